@@ -1,0 +1,99 @@
+"""Golden sets: a frozen copy of one part of a catalog, against which models are judged for years.
+
+A golden set is itself a catalog. Its `catalog.json` carries the SHA-256 of every file and a seal over itself;
+`Catalog.open` reads all of it and refuses the set where a single byte changed.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from shelver.catalog.split import PARTS, Part
+from shelver.catalog.store import (
+    INFO_FILE,
+    QUARANTINE_FILE,
+    TAXONOMY_FILE,
+    Catalog,
+    CatalogInfo,
+    count_products,
+    seal_of,
+    sha256_of,
+    sync_folder,
+    write_bytes,
+)
+from shelver.errors import CatalogError
+
+
+def freeze(catalog: Catalog, split: Part, out: Path | str) -> Catalog:
+    """Copies one part of a catalog into a new, frozen one.
+
+    A feed of its own becomes a golden set by `ingest(..., split=Split.parse("0/0/100"))` and then this.
+
+    Args:
+        catalog: whole and undamaged; it is read through and verified.
+        split: the part, mostly "test".
+        out: a new or empty folder, or the golden set that this very call made before.
+
+    Raises:
+        CatalogError: the part is empty, `out` holds something else, or the catalog is damaged.
+    """
+    out = Path(out)
+    if split not in PARTS:
+        raise CatalogError(f"split {split!r}", allowed=", ".join(PARTS), remedy="Name one of these.")
+    shards = tuple(shard for shard in catalog.info.shards if shard.split == split)
+    if not shards:
+        raise CatalogError(
+            f"{catalog.folder} has no product in {split}",
+            allowed=f"a part with products, one of {', '.join(catalog.info.by_split) or 'none'}",
+            remedy="Ingest it with another split, for example 0/0/100.",
+        )
+    info = _info(catalog, split)
+    if (out / INFO_FILE).is_file():
+        existing = Catalog.open(out)
+        if existing.info == info:
+            return existing
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise CatalogError(
+            f"{out} is there already and is not this golden set",
+            allowed="a new or empty folder",
+            remedy="Name another folder; golden sets are never overwritten.",
+        )
+    catalog.verify()
+    out.mkdir(parents=True, exist_ok=True)
+    for name in [*(shard.file for shard in shards), TAXONOMY_FILE]:
+        shutil.copyfile(catalog.folder / name, out / name)
+    (out / QUARANTINE_FILE).write_bytes(b"")
+    for name, digest in {**info.files, **{shard.file: shard.sha256 for shard in shards}}.items():
+        if sha256_of(out / name) != digest:
+            raise CatalogError(
+                f"{name} changed while it was copied",
+                allowed="a catalog that nothing writes to",
+                remedy=f"Remove {out} and freeze again.",
+            )
+    sync_folder(out)
+    write_bytes(out / INFO_FILE, info.to_bytes())
+    return Catalog.open(out)
+
+
+def _info(catalog: Catalog, split: Part) -> CatalogInfo:
+    old = catalog.info
+    empty = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"  # SHA-256 of no bytes
+    n_products = old.by_split[split]
+    info = old.model_copy(
+        update={
+            "name": f"{old.name} ({split})",
+            "rows_in": n_products,
+            "n_products": n_products,
+            "n_quarantined": 0,
+            "quarantine_by_code": {},
+            "warnings_by_code": {},
+            "by_split": {split: n_products},
+            "shards": tuple(shard for shard in old.shards if shard.split == split),
+            "files": {TAXONOMY_FILE: old.files[TAXONOMY_FILE], QUARANTINE_FILE: empty},
+            "frozen": True,
+            "frozen_from": old.fingerprint,
+            **count_products(catalog, split),
+        }
+    )
+    return info.model_copy(update={"seal": seal_of(info)})

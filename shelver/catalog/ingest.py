@@ -1,0 +1,285 @@
+"""Ingest: any feed or recipe becomes a catalog folder.
+
+Two passes. The first reads the feed once, row by row, looks up categories, refuses what cannot be used (each
+refused row has a line in `quarantine.jsonl`), and stages the rest; it is taken up where a kill left it. The
+second splits the products and writes the catalog; it takes little time and is done again from its start.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from shelver.catalog.mapping import Mapping
+from shelver.catalog.progress import Clock, Tick
+from shelver.catalog.publish import publish
+from shelver.catalog.reader import ProductRow
+from shelver.catalog.rows import DEFAULT_LIMITS, BadRow, Code, Limits, bad_row
+from shelver.catalog.source import Source, feed_source, recipe_source
+from shelver.catalog.split import PARTS, Part, Split, SplitReport
+from shelver.catalog.staging import STAGING, Progress, Staging, read_progress, storable
+from shelver.catalog.store import INFO_FILE, QUARANTINE_FILE, CatalogInfo, read_info
+from shelver.errors import CatalogError, InputError
+from shelver.product import title_key
+from shelver.taxonomy import Taxonomy, path_id
+
+if TYPE_CHECKING:
+    from shelver.datasets.recipes import Recipe
+
+
+@dataclass(frozen=True, slots=True)
+class IngestReport:
+    """What an ingest did. rows_in = accepted + quarantined, always.
+
+    Attributes:
+        folder: the catalog.
+        up_to_date: the catalog was there already, made from the same source with the same options.
+        resumed_rows: rows that an earlier, interrupted run had settled.
+        seconds: wall time of this run.
+    """
+
+    folder: Path
+    rows_in: int
+    accepted: int
+    quarantined: int
+    by_code: dict[str, int]
+    warnings: dict[str, int]
+    by_split: dict[Part, int]
+    n_nodes: int
+    n_leaves: int
+    split: SplitReport
+    seconds: float
+    up_to_date: bool
+    resumed_rows: int
+
+
+def ingest(
+    source: Path | str,
+    out: Path | str,
+    *,
+    recipe: Recipe | None = None,
+    mapping: Mapping | None = None,
+    image_root: Path | str | None = None,
+    taxonomy: Taxonomy | None = None,
+    split: Split | None = None,
+    progress: Callable[[Tick], None] | None = None,
+    overwrite: bool = False,
+    limits: Limits = DEFAULT_LIMITS,
+) -> IngestReport:
+    """Makes a catalog of a feed, or of a public set by its recipe.
+
+    Args:
+        source: the feed's file, or the folder (or file) that the recipe reads.
+        out: the catalog's folder; new, empty, or holding this very ingest.
+        recipe: one of `shelver.datasets.recipes.RECIPES`; then `mapping` and `image_root` are not used.
+        mapping: which column is what; what it leaves open is guessed.
+        image_root: the folder of the pictures.
+        taxonomy: the tree. A category is then a node's id or the path of one, and other categories are refused.
+            Without it, the tree is that of the accepted rows' paths.
+        split: shares of the parts, 80/10/10 unless said. A feed's own `split` column wins over it, a recipe's
+            does not.
+        progress: called some four times a second.
+        overwrite: replaces a catalog made from another source or with other options; never a golden set.
+        limits: bounds on sizes, for feeds.
+
+    Raises:
+        CatalogError: `out` holds something else, another process works on it, the disk is full, or not one row
+            has a category.
+        FeedError, ConfigError, TaxonomyError: the source, the mapping or the tree cannot be used at all.
+    """
+    started = time.monotonic()
+    out = Path(out)
+    found = (
+        recipe_source(recipe, Path(source), taxonomy, split)
+        if recipe is not None
+        else feed_source(Path(source), mapping, image_root, taxonomy, split, limits)
+    )
+    existing = _existing(out, found.fingerprint, overwrite=overwrite)
+    if existing is not None:
+        shutil.rmtree(out / STAGING, ignore_errors=True)
+        return _report(out, existing, started, up_to_date=True, resumed_rows=0)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with _locked(out):
+            _existing(out, found.fingerprint, overwrite=overwrite)  # again: another process may just have ended
+            info, resumed = _run(out, found, progress)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise CatalogError(
+            f"no space left on the disk of {out}",
+            allowed="about twice the space of the feed and its pictures",
+            remedy="Make room and run the same command again: it goes on where it stopped.",
+        ) from error
+    return _report(out, info, started, up_to_date=False, resumed_rows=resumed)
+
+
+def _run(out: Path, source: Source, progress: Callable[[Tick], None] | None) -> tuple[CatalogInfo, int]:
+    """Both passes; also the number of rows that an earlier run had settled."""
+    staged = read_progress(out / STAGING)
+    if staged is None or staged.fingerprint != source.fingerprint:
+        shutil.rmtree(out / STAGING, ignore_errors=True)
+        staged = Progress(fingerprint=source.fingerprint)
+    resumed = staged.rows_in
+    with Staging(out / STAGING, staged) as staging:
+        try:
+            _read(source, staging, Clock(progress, "read", source.n_rows, resumed))
+        except InputError:
+            shutil.rmtree(out / STAGING)  # the feed breaks off here every time: nothing to go on with
+            raise
+        info = publish(out, source, staging, Clock(progress, "split", staging.progress.n_accepted, 0))
+    shutil.rmtree(out / STAGING)
+    return info, resumed
+
+
+# --- the first pass -------------------------------------------------------------------------------------------
+
+
+def _read(source: Source, staging: Staging, clock: Clock) -> None:
+    if staging.progress.all_read:
+        return
+    # The reader is deterministic, so the rows of an earlier run are the first ones again.
+    for row in islice(iter(source.rows()), staging.progress.rows_in, None):
+        settled = _settle(row, source.taxonomy, staging)
+        if isinstance(settled, BadRow):
+            staging.refuse(settled)
+        clock.step(1)
+    staging.commit(all_read=True)
+    clock.end()
+
+
+def _settle(row: ProductRow | BadRow, taxonomy: Taxonomy | None, staging: Staging) -> BadRow | None:
+    """Accepts a row, or says why not."""
+    if isinstance(row, BadRow):
+        return row
+    product = row.product
+    if product.split is not None and product.split not in PARTS:
+        message = f"split {product.split[:40]!r} is not train, validation or test"
+        return _refused(row, Code.bad_split, message, field="split", raw=product.split)
+    path: tuple[str, ...] | None = None
+    node_id: str | None = None
+    if row.category is not None:
+        names = (row.category,) if isinstance(row.category, str) else row.category
+        if taxonomy is None:
+            path = tuple((storable(name) or "").strip() for name in names)
+            if not all(path) or not path:
+                message = "a category path with an empty level"
+                return _refused(row, Code.bad_category, message, field="category", raw=" > ".join(names))
+            node_id = path_id(path)
+        elif (node_id := find_node(taxonomy, names)) is None:
+            text = " > ".join(names)
+            message = f"the taxonomy has neither an id nor one path {text[:120]!r}"
+            return _refused(row, Code.unknown_category, message, field="category", raw=text)
+    if not staging.is_new(storable(product.product_id) or ""):
+        message = f"an earlier row has the product_id {product.product_id[:80]!r}"
+        return _refused(row, Code.duplicate_id, message, field="product_id", raw=product.product_id)
+    key = title_key(product.title or "") or title_key(product.description or "")
+    staging.accept(replace(product, node_id=node_id), path=path, key=storable(key) or "", warnings=row.warnings)
+    return None
+
+
+def find_node(taxonomy: Taxonomy, names: tuple[str, ...]) -> str | None:
+    """The id of the node that a category names: by id first, then by its path."""
+    text = " > ".join(names)
+    k = taxonomy.find(text)
+    if k is None:
+        k = taxonomy.find_path(names)
+    if k is None and len(names) == 1:
+        k = taxonomy.find_path(text.split(" > "))
+    return None if k is None else taxonomy.ids[k]
+
+
+def _refused(row: ProductRow, code: Code, message: str, *, field: str, raw: str) -> BadRow:
+    return bad_row(row.line, code, message, field=field, raw=raw, product_id=row.product.product_id)
+
+
+# --- the folder ------------------------------------------------------------------------------------------------
+
+
+def _existing(out: Path, fingerprint: str, *, overwrite: bool) -> CatalogInfo | None:
+    """The catalog that is there already and up to date; None where it has to be made.
+
+    Raises:
+        CatalogError: the folder holds something else.
+    """
+    allowed = "a new or empty folder, or the catalog of the same source and options"
+    if out.exists() and not out.is_dir():
+        raise CatalogError(f"{out} is a file", allowed=allowed, remedy="Name another folder.")
+    if (out / INFO_FILE).is_file():
+        info = None if overwrite and not _is_frozen(out) else read_info(out)
+        if info is not None and info.frozen:
+            raise CatalogError(f"{out} is a golden set", allowed=allowed, remedy="Name another folder.")
+        if info is not None and info.fingerprint != fingerprint:
+            raise CatalogError(
+                f"{out} holds a catalog of another source or other options ({info.name})",
+                allowed=allowed,
+                remedy="Name another folder, or replace it with the overwrite flag.",
+            )
+        return info
+    staged = read_progress(out / STAGING)
+    if staged is not None:
+        if staged.fingerprint != fingerprint and not overwrite:
+            raise CatalogError(
+                f"{out} holds an unfinished ingest of another source or other options",
+                allowed=allowed,
+                remedy="Finish that one, name another folder, or replace it with the overwrite flag.",
+            )
+    elif out.is_dir() and (strange := {path.name for path in out.iterdir()} - {STAGING, QUARANTINE_FILE}):
+        raise CatalogError(
+            f"{out} holds other files, for example {min(strange)}",
+            allowed=allowed,
+            remedy="Name another folder; nothing was touched.",
+        )
+    return None
+
+
+def _is_frozen(out: Path) -> bool:
+    try:
+        return read_info(out).frozen
+    except CatalogError:
+        return False
+
+
+@contextmanager
+def _locked(out: Path) -> Iterator[None]:
+    """Keeps a second process away from the folder; a killed one lets go by itself."""
+    handle = os.open(out, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise CatalogError(
+                f"another process is writing {out}",
+                allowed="one ingest a folder at a time",
+                remedy="Wait for it, or name another folder.",
+            ) from error
+        yield
+    finally:
+        os.close(handle)
+
+
+def _report(out: Path, info: CatalogInfo, started: float, *, up_to_date: bool, resumed_rows: int) -> IngestReport:
+    return IngestReport(
+        folder=out,
+        rows_in=info.rows_in,
+        accepted=info.n_products,
+        quarantined=info.n_quarantined,
+        by_code=info.quarantine_by_code,
+        warnings=info.warnings_by_code,
+        by_split=info.by_split,
+        n_nodes=info.n_nodes,
+        n_leaves=info.n_leaves,
+        split=info.split,
+        seconds=time.monotonic() - started,
+        up_to_date=up_to_date,
+        resumed_rows=resumed_rows,
+    )

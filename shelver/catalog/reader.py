@@ -1,0 +1,406 @@
+"""From any feed to products: one `ProductRow` or `BadRow` for each record, streaming.
+
+    for row in read_products("feed.csv.gz"):
+        ...
+
+A trouble with a picture never costs a product its text: the picture is left out and a warning says so. A row
+that is left with neither text nor picture nor address is an `empty_product`. Repeated ids and categories that a
+taxonomy does not have are for `ingest` to judge: a reader of one row cannot.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+import re
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+
+from shelver.catalog.feeds import Feed, Format, open_feed
+from shelver.catalog.mapping import Mapping, Standard
+from shelver.catalog.rows import DEFAULT_LIMITS, BadRow, Cell, Code, Limits, Row, Warn, bad_row
+from shelver.errors import ConfigError
+from shelver.product import Product
+
+MAX_ID_CHARS = 500
+MAX_LEVELS = 32
+MAX_NAME_CHARS = 1_000
+MAX_URL_CHARS = 4_096
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_SCHEME = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*:")
+_NO_NUMBER = frozenset(("", "nan", "none", "null", "na", "n/a", "-"))
+_SPLITS = {
+    "train": "train",
+    "training": "train",
+    "val": "validation",
+    "valid": "validation",
+    "validation": "validation",
+    "dev": "validation",
+    "test": "test",
+    "testing": "test",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ProductRow:
+    """A product and where it stood.
+
+    Attributes:
+        line: 1-based line where the record starts (Parquet: row number).
+        product: its `node_id` is None: the category has not been looked up.
+        category: the names from the top (`category_format` path; one name may also be a node id), the node id
+            (`category_format` id), or None where the row has none.
+        warnings: `Warn` codes, each once.
+    """
+
+    line: int
+    product: Product
+    category: tuple[str, ...] | str | None
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ProductFeed:
+    """An opened feed with its mapping.
+
+    Attributes:
+        format: of the feed.
+        columns: of the feed.
+        mapping: given and guessed, as it is used.
+        rows: one item for each record, once; streaming.
+    """
+
+    format: Format
+    columns: tuple[str, ...]
+    mapping: Mapping
+    rows: Iterator[ProductRow | BadRow]
+
+
+class _RefusedError(Exception):
+    def __init__(self, code: Code, field: str, message: str, raw: object) -> None:
+        super().__init__(message)
+        self.code, self.field, self.raw = code, field, raw
+
+
+def read_products(
+    path: str | PurePath,
+    *,
+    mapping: Mapping | None = None,
+    image_root: str | PurePath | None = None,
+    limits: Limits = DEFAULT_LIMITS,
+) -> Iterator[ProductRow | BadRow]:
+    """The products of a feed; see `open_products`."""
+    return open_products(path, mapping=mapping, image_root=image_root, limits=limits).rows
+
+
+def open_products(
+    path: str | PurePath,
+    *,
+    mapping: Mapping | None = None,
+    image_root: str | PurePath | None = None,
+    limits: Limits = DEFAULT_LIMITS,
+) -> ProductFeed:
+    """Opens a feed of any format as products.
+
+    Args:
+        path: the feed.
+        mapping: which column is what; what it leaves open is guessed from the columns' names.
+        image_root: the folder of the pictures' files; wins over the mapping's `image_folder`. Without either: the
+            feed's own folder. Nothing outside it is ever read.
+        limits: bounds on sizes.
+
+    Raises:
+        FeedError: the feed as a whole cannot be read (also later, from `rows`, for a damaged Parquet file).
+        ConfigError: the mapping does not fit the feed.
+    """
+    path = Path(path)
+    given = mapping or Mapping()
+    feed = open_feed(
+        path,
+        format=given.format,
+        encoding=given.encoding,
+        delimiter=given.delimiter,
+        header=given.header,
+        quoted=given.quoted,
+        limits=limits,
+    )
+    used = given.completed(feed.header.columns)
+    used.check(feed.header.columns, repeated=feed.header.repeated, open_ended=feed.format in ("jsonl", "xml"))
+    if image_root is not None:
+        root = Path(image_root)
+        if not root.is_dir():
+            raise ConfigError(f"picture folder {root}", allowed="a folder", remedy="Check the path.")
+    else:
+        root = path.parent / (used.image_folder or "")
+    return ProductFeed(feed.format, feed.header.columns, used, _products(feed, _Reader(used, root, limits)))
+
+
+def _products(feed: Feed, reader: _Reader) -> Iterator[ProductRow | BadRow]:
+    for row in feed.rows:
+        yield row if isinstance(row, BadRow) else reader.product(row)
+
+
+class _Reader:
+    """One feed's mapping, made ready for many rows."""
+
+    def __init__(self, mapping: Mapping, root: Path, limits: Limits) -> None:
+        self._mapping = mapping
+        self._limits = limits
+        self._root = os.path.realpath(root)
+        self._columns: dict[Standard, tuple[str, ...]] = {
+            name: (entry,) if isinstance(entry, str) else entry for name, entry in mapping.columns.items()
+        }
+        self._pictured = bool(self._columns.get("image") or mapping.image_pattern)
+
+    def product(self, row: Row) -> ProductRow | BadRow:
+        values = row.values
+        product_id: str | None = None
+        try:
+            product_id = self._id(row)
+            title = self._text("title", values)
+            description = self._text("description", values)
+            brand = self._text("brand", values)
+            category = self._category(values)
+            split = self._split(values)
+            value = self._value(values)
+            source = self._text("source", values)
+            language = self._text("language", values)
+        except _RefusedError as refused:
+            return bad_row(
+                row.line,
+                refused.code,
+                str(refused),
+                field=refused.field,
+                raw=refused.raw,
+                product_id=product_id,
+            )
+        images: tuple[bytes, ...] = ()
+        urls: tuple[str, ...] = ()
+        warnings: tuple[str, ...] = ()
+        if self._pictured:
+            found = _Pictures(self._root, self._limits)
+            self._pictures(values, found)
+            images, urls, warnings = tuple(found.images), tuple(found.urls), tuple(found.warnings)
+        if not (title or description or brand or images or urls):
+            message = "neither a text nor a picture nor an address of a picture"
+            if warnings:
+                message += f" ({', '.join(warnings)})"
+            return bad_row(row.line, Code.empty_product, message, product_id=product_id)
+        product = Product(
+            product_id,
+            title,
+            description,
+            brand,
+            images,
+            urls,
+            None,
+            split,
+            source,
+            language,
+            value,
+        )
+        return ProductRow(row.line, product, category, warnings)
+
+    def _text(self, name: Standard, values: dict[str, Cell]) -> str | None:
+        for column in self._columns.get(name, ()):
+            text = _as_text(values.get(column), column)
+            if text is not None:
+                return text
+        return self._mapping.constants.get(name)
+
+    def _id(self, row: Row) -> str:
+        if self._mapping.id_from == "line":
+            return str(row.line)
+        if self._mapping.id_from == "hash":
+            parts = [_as_text(row.values.get(c), c) or "" for c in self._mapping.id_columns]
+            if not any(parts):
+                columns = ", ".join(self._mapping.id_columns)
+                raise _RefusedError(Code.missing_id, "product_id", f"nothing to make an id of in {columns}", "")
+            return hashlib.sha256("\x1f".join(parts).encode()).hexdigest()[:16]
+        product_id = (self._text("product_id", row.values) or "").strip()
+        if not product_id:
+            raise _RefusedError(Code.missing_id, "product_id", "the row has no product_id", "")
+        if len(product_id) > MAX_ID_CHARS or _CONTROL.search(product_id):
+            message = f"a product_id has at most {MAX_ID_CHARS} characters and no control characters"
+            raise _RefusedError(Code.bad_id, "product_id", message, product_id)
+        return product_id
+
+    def _category(self, values: dict[str, Cell]) -> tuple[str, ...] | str | None:
+        columns = self._columns.get("category", ())
+        if not columns:
+            return None
+        mapping = self._mapping
+        cell = values.get(columns[0])
+        if len(columns) == 1 and isinstance(cell, list):
+            names = [_as_text(name, columns[0]) or "" for name in cell]
+        else:
+            cells = [_as_text(values.get(column), column) or "" for column in columns]
+            if mapping.category_strip:
+                cells = [cell.strip().strip(mapping.category_strip) for cell in cells]
+            if len(columns) > 1 or mapping.category_format == "id":
+                names = cells
+            else:
+                names = cells[0].split(mapping.category_separator)
+        names = [" ".join(name.split()) for name in names]
+        while names and not names[-1]:
+            names.pop()
+        if not names:
+            return None
+        if mapping.category_format == "id":
+            return names[-1]
+        if not all(names) or len(names) > MAX_LEVELS or max(map(len, names)) > MAX_NAME_CHARS:
+            message = (
+                f"a category path has no empty level in its middle, at most {MAX_LEVELS} levels and "
+                f"{MAX_NAME_CHARS:,} characters a name"
+            )
+            raise _RefusedError(Code.bad_category, "category", message, " > ".join(names))
+        return tuple(names[: mapping.max_level])
+
+    def _split(self, values: dict[str, Cell]) -> str | None:
+        text = self._text("split", values)
+        if text is None:
+            return None
+        split = _SPLITS.get(text.strip().lower())
+        if split is None:
+            message = f"split {text[:40]!r} is not train, validation or test"
+            raise _RefusedError(Code.bad_split, "split", message, text)
+        return split
+
+    def _value(self, values: dict[str, Cell]) -> float | None:
+        text = self._text("value", values)
+        if text is None or (text := text.strip()).lower() in _NO_NUMBER:
+            return None
+        try:
+            value = float(text) if "_" not in text and len(text) < 400 else math.nan
+        except ValueError:
+            value = math.nan
+        if not (math.isfinite(value) and value >= 0):
+            raise _RefusedError(Code.bad_value, "value", f"{text[:40]!r} is not a number of at least 0", text)
+        return value
+
+    def _pictures(self, values: dict[str, Cell], found: _Pictures) -> None:
+        mapping = self._mapping
+        if mapping.image_pattern is not None:
+            parts: dict[str, str] = {}
+            for column in mapping.image_placeholders():
+                cell = values.get(column)
+                part = cell.strip() if isinstance(cell, str) else ""
+                if not part:
+                    found.warn(Warn.image_missing)
+                    return
+                if "/" in part or "\\" in part:
+                    found.warn(Warn.image_refused)
+                    return
+                parts[column] = part
+            found.add_file(mapping.image_name(parts))
+            return
+        for column in self._columns.get("image", ()):
+            cell = values.get(column)
+            if isinstance(cell, str) and mapping.image_separator is not None:
+                for part in cell.split(mapping.image_separator):
+                    found.add(part)
+            else:
+                found.add(cell)
+
+
+class _Pictures:
+    """The pictures of one product, gathered from its cells."""
+
+    def __init__(self, root: str, limits: Limits) -> None:
+        self._root = root
+        self._limits = limits
+        self.images: list[bytes] = []
+        self.urls: list[str] = []
+        self.warnings: dict[str, None] = {}
+
+    def warn(self, code: Warn) -> None:
+        self.warnings[code.value] = None
+
+    def add(self, cell: Cell) -> None:
+        """Bytes, an address, a file's path, a `{bytes, path}` struct, or a list of these."""
+        if cell is None:
+            return
+        if len(self.images) + len(self.urls) >= self._limits.images:
+            self.warn(Warn.image_refused)
+        elif isinstance(cell, bytes):
+            self._add_bytes(cell)
+        elif isinstance(cell, str):
+            self._add_text(cell.strip())
+        elif isinstance(cell, list):
+            for item in cell:
+                # A list in a list is no picture; following it could recurse without end.
+                self.add(item) if not isinstance(item, list) else self.warn(Warn.image_refused)
+        elif isinstance(cell.get("bytes"), bytes):
+            self.add(cell["bytes"])
+        elif isinstance(cell.get("path"), str) and cell.get("bytes") is None:
+            self.add(cell["path"])
+        elif any(item is not None for item in cell.values()):
+            self.warn(Warn.image_refused)
+
+    def _add_bytes(self, data: bytes) -> None:
+        if 0 < len(data) <= self._limits.image_bytes:
+            self.images.append(data)
+        else:
+            self.warn(Warn.image_missing)
+
+    def _add_text(self, text: str) -> None:
+        if not text:
+            return
+        if text.startswith("//"):
+            text = f"https:{text}"
+        if text[:8].lower().startswith(("http://", "https://")):
+            if len(text) > MAX_URL_CHARS or _CONTROL.search(text):
+                self.warn(Warn.image_refused)
+            elif text not in self.urls:
+                self.urls.append(text)
+        elif _SCHEME.match(text):  # data:, file:, ftp:, C:\
+            self.warn(Warn.image_refused)
+        else:
+            self.add_file(text)
+
+    def add_file(self, name: str) -> None:
+        """Reads a file below the picture folder; nothing outside it, whatever `..` or links say."""
+        name = name.replace("\\", "/")
+        if name.startswith("/") or ".." in name.split("/"):
+            self.warn(Warn.image_refused)
+            return
+        try:
+            real = os.path.realpath(os.path.join(self._root, name), strict=True)  # noqa: PTH118
+            if not real.startswith(os.path.join(self._root, "")):  # noqa: PTH118
+                self.warn(Warn.image_refused)
+                return
+            # Not following links and not waiting for pipes: what was checked is what is read.
+            handle = os.open(real, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        except (OSError, ValueError):
+            self.warn(Warn.image_missing)
+            return
+        try:
+            status = os.fstat(handle)
+            if stat.S_ISREG(status.st_mode) and 0 < status.st_size <= self._limits.image_bytes:
+                with os.fdopen(handle, "rb", closefd=False) as file:
+                    self._add_bytes(file.read(self._limits.image_bytes + 1))
+            else:
+                self.warn(Warn.image_missing)
+        except OSError:
+            self.warn(Warn.image_missing)
+        finally:
+            os.close(handle)
+
+
+def _as_text(cell: Cell, column: str) -> str | None:
+    """The text of a cell, as it stands; None where it is empty."""
+    if isinstance(cell, str):
+        return cell if cell and not cell.isspace() else None
+    if cell is None:
+        return None
+    if isinstance(cell, bytes):
+        try:
+            return cell.decode("utf-8") or None
+        except UnicodeDecodeError:
+            raise _RefusedError(Code.wrong_type, column, "bytes where a text belongs", cell) from None
+    kind = "a list" if isinstance(cell, list) else "an object"
+    raise _RefusedError(Code.wrong_type, column, f"{kind} where a text belongs", cell)
