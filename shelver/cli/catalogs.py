@@ -1,0 +1,173 @@
+"""ingest, describe, golden."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from shelver.cli import say
+
+if TYPE_CHECKING:
+    from shelver.catalog.ingest import IngestReport
+    from shelver.catalog.mapping import Mapping
+    from shelver.catalog.progress import Tick
+    from shelver.taxonomy import Taxonomy
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+
+
+def ingest(
+    source: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="FEED | RECIPE SOURCE",
+            help="A feed (CSV, TSV, JSON lines, Parquet, Google Merchant XML, Shopify CSV; also .gz), or the name "
+            "of a recipe and its files: fashion, flipkart, grocery, instacart, hpc3level, rakuten-fr, "
+            "rakuten-2018.",
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="The catalog folder to write.")],
+    taxonomy: Annotated[
+        Path | None, typer.Option(help="The category tree; without it, the tree of the feed's own paths.")
+    ] = None,
+    mapping: Annotated[Path | None, typer.Option(help="TOML file: which column is what.")] = None,
+    column: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=COLUMN", help="One column of the mapping, for example title=product_name."),
+    ] = None,
+    images: Annotated[Path | None, typer.Option(help="Folder of the pictures that the feed names.")] = None,
+    split: Annotated[
+        str | None, typer.Option(help="Train/validation/test in percent [default: the feed's own, or 80/10/10].")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace another catalog in --out.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Read a feed, or a public set by its recipe, into a catalog."""
+    from shelver.catalog.ingest import ingest as run_ingest
+    from shelver.catalog.split import Split
+    from shelver.datasets.recipes import RECIPES
+    from shelver.errors import ConfigError
+
+    recipe = RECIPES.get(str(source[0])) if len(source) == 2 else None
+    if (len(source) == 2 and recipe is None) or len(source) > 2:
+        raise ConfigError(
+            f"ingest {' '.join(map(str, source))}",
+            allowed=f"one feed, or a recipe ({', '.join(RECIPES)}) and its files",
+            remedy="Name one of these ways.",
+        )
+    if recipe is not None and (mapping or column or images or taxonomy):
+        raise ConfigError(
+            f"recipe {recipe.name} with --mapping, --column, --images or --taxonomy",
+            allowed="a recipe alone: it knows its files' columns, pictures and tree",
+            remedy="Leave the flags out, or ingest the file as a feed.",
+        )
+    report = run_ingest(
+        source[-1],
+        out,
+        recipe=recipe,
+        mapping=_mapping(mapping, column or []),
+        image_root=images,
+        taxonomy=_taxonomy(taxonomy),
+        split=Split.parse(split) if split else None,
+        progress=_ticker(),
+        overwrite=overwrite,
+    )
+    say.result(_record(report), ingest_text(report), as_json=as_json)
+
+
+def _mapping(file: Path | None, columns: list[str]) -> Mapping | None:
+    from typing import get_args
+
+    from shelver.catalog.mapping import Mapping, Standard
+    from shelver.errors import ConfigError
+
+    if file is None and not columns:
+        return None
+    start = Mapping.load(file) if file is not None else Mapping()
+    flags: dict[str, str] = {}
+    for pair in columns:
+        name, equals, column = pair.partition("=")
+        if not equals or name not in get_args(Standard) or not column:
+            raise ConfigError(
+                f"--column {pair}",
+                allowed=f"NAME=COLUMN, with NAME one of {', '.join(get_args(Standard))}",
+                remedy="For example --column title=product_name.",
+            )
+        flags[name] = column
+    return Mapping.model_validate({**start.model_dump(), "columns": {**start.columns, **flags}})
+
+
+def _taxonomy(file: Path | None) -> Taxonomy | None:
+    from shelver.taxonomy import read_taxonomy
+
+    return read_taxonomy(file) if file is not None else None
+
+
+def _ticker(every_s: float = 2.0) -> Callable[[Tick], None]:
+    """Progress of an ingest as a line now and then."""
+    import time
+
+    last = time.monotonic()
+
+    def tell(tick: Tick) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last < every_s:
+            return
+        last = now
+        of = f" of about {tick.total:,}" if tick.total else ""
+        left = f", {tick.seconds_left:,.0f} s left" if tick.seconds_left is not None else ""
+        say.progress(f"{tick.phase}: {tick.rows:,}{of} rows, {tick.rows_per_s:,.0f}/s{left}")
+
+    return tell
+
+
+def _record(report: IngestReport) -> dict[str, object]:
+    from dataclasses import asdict
+
+    return {**asdict(report), "folder": str(report.folder), "split": report.split.model_dump(mode="json")}
+
+
+def ingest_text(report: IngestReport) -> str:
+    """What an ingest did, in a few lines."""
+    lines = [
+        f"{report.rows_in:,} rows = {report.accepted:,} accepted + {report.quarantined:,} quarantined, "
+        f"{report.seconds:.1f} s" + (" (was there already)" if report.up_to_date else "")
+    ]
+    lines += [f"  quarantined, {code}: {n:,}" for code, n in sorted(report.by_code.items())]
+    lines += [f"  accepted without its picture, {code}: {n:,}" for code, n in sorted(report.warnings.items())]
+    parts = ", ".join(f"{part} {n:,}" for part, n in report.by_split.items())
+    lines.append(f"{parts}; {report.n_leaves:,} leaves among {report.n_nodes:,} nodes")
+    lines.append(str(report.folder))
+    return "\n".join(lines)
+
+
+def describe(
+    catalog: Annotated[Path, typer.Argument(help="A catalog folder.")],
+    as_json: AsJson = False,
+) -> None:
+    """Say what a catalog holds: counts, depth, balance, languages, what is missing or repeated, the quarantine."""
+    from shelver.catalog.describe import describe as look
+    from shelver.catalog.store import Catalog
+
+    description = look(Catalog.open(catalog))
+    say.result(description.to_dict(), str(description), as_json=as_json)
+
+
+def golden(
+    catalog: Annotated[Path, typer.Argument(help="A catalog folder.")],
+    out: Annotated[Path, typer.Option(help="Folder for the golden set.")],
+    split: Annotated[Literal["train", "validation", "test"], typer.Option(help="Which products.")] = "test",
+    as_json: AsJson = False,
+) -> None:
+    """Freeze a split as a golden set: a hashed copy that is refused once a byte of it has changed."""
+    from shelver.catalog.golden import freeze
+    from shelver.catalog.store import Catalog
+
+    frozen = freeze(Catalog.open(catalog), split, out)
+    record = {"golden": str(frozen.folder), "n_products": frozen.info.n_products, "seal": frozen.info.seal}
+    text = f"{frozen.info.n_products:,} products frozen in {frozen.folder}, seal {frozen.info.seal[:12]}"
+    say.result(record, text, as_json=as_json)

@@ -1,0 +1,240 @@
+"""train, evaluate, predict."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from shelver.cli import say
+
+if TYPE_CHECKING:
+    from shelver.train.config import TrainConfig
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+
+
+def train(
+    catalog: Annotated[Path, typer.Argument(help="A catalog folder, as `shelver ingest` writes it.")],
+    out: Annotated[Path, typer.Option(help="The model folder to write.")],
+    config: Annotated[
+        Path | None, typer.Option(help="A Python file that defines `config`; flags win over it.")
+    ] = None,
+    text_encoder: Annotated[
+        Literal["auto", "none", "ngram"] | None, typer.Option(help="How texts are read.")
+    ] = None,
+    image_encoder: Annotated[
+        Literal["auto", "none", "lite0"] | None, typer.Option(help="How pictures are seen.")
+    ] = None,
+    head: Annotated[Literal["tree"] | None, typer.Option(help="How the tree is scored.")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the training products, at most.")] = None,
+    time_limit: Annotated[
+        float | None, typer.Option(min=1, help="Seconds that the whole training may take.")
+    ] = None,
+    refit: Annotated[
+        bool | None,
+        typer.Option("--refit/--no-refit", help="Then train the chosen steps on train and validation."),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Decides everything random.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a training that was cut off.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Learn a model from a catalog and export it as a model folder."""
+    from shelver.catalog.store import Catalog
+    from shelver.settings import Settings
+
+    opened = Catalog.open(catalog)
+    chosen = _config(
+        config,
+        text_encoder=text_encoder,
+        image_encoder=image_encoder,
+        head=head,
+        epochs=epochs,
+        time_limit_s=time_limit,
+        refit=refit,
+        seed=seed,
+    )
+    require_training()
+    from shelver.train.run import train as run_training
+
+    trained = run_training(opened, out, chosen, cache=Settings().cache, resume=resume, say=say.progress)
+    record = {
+        "model": str(out),
+        "model_version": trained.model_version,
+        "choices": list(trained.choices),
+        "validation": trained.validation,
+        "seconds": round(trained.seconds, 1),
+        "was_done": trained.was_done,
+    }
+    figures = ", ".join(f"{name} {value:.4f}" for name, value in trained.validation.items())
+    text = f"{out} was trained already: model {trained.model_version}"
+    if not trained.was_done:
+        text = f"model {trained.model_version} in {out}, {trained.seconds:.0f} s" + (
+            f"; validation {figures}" if figures else ""
+        )
+    say.result(record, text, as_json=as_json)
+
+
+def require_training() -> None:
+    """Say clearly that the extra is missing, before anything long starts.
+
+    Raises:
+        MissingExtraError: torch is not installed.
+    """
+    from importlib.util import find_spec
+
+    from shelver.errors import MissingExtraError
+
+    if find_spec("torch") is None:
+        raise MissingExtraError(
+            "training needs PyTorch, which is not installed",
+            allowed="an environment with the `train` extra",
+            remedy="Run `pip install 'shelver[train]'`.",
+        )
+
+
+def _config(file: Path | None, **flags: Any) -> TrainConfig:
+    from pydantic import ValidationError
+
+    from shelver.errors import ConfigError
+    from shelver.train.config import TrainConfig, load_config
+
+    start = load_config(file) if file is not None else TrainConfig()
+    given = {name: value for name, value in flags.items() if value is not None}
+    try:
+        return TrainConfig.model_validate({**start.model_dump(), **given})
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ConfigError(
+            f"{'.'.join(map(str, first['loc']))} = {first['input']!r}",
+            allowed=first["msg"],
+            remedy="See `shelver train --help`.",
+        ) from error
+
+
+def evaluate(
+    model: Annotated[Path, typer.Argument(help="A model folder.")],
+    catalog: Annotated[Path, typer.Argument(help="A catalog folder, or a golden set.")],
+    out: Annotated[Path, typer.Option(help="Folder for report.json.")],
+    split: Annotated[Literal["train", "validation", "test"], typer.Option(help="Which products.")] = "test",
+    as_json: AsJson = False,
+) -> None:
+    """Score a model folder on a split of a catalog."""
+    from shelver.catalog.store import Catalog
+    from shelver.evaluate import evaluate as score
+    from shelver.evaluate import write_report
+    from shelver.settings import Settings
+
+    report = score(model, Catalog.open(catalog), split=split, say=say.progress, threads=Settings().threads)
+    path = write_report(report, out)
+    say.result(report, f"{report_text(report)}\n\n{path}", as_json=as_json)
+
+
+def report_text(report: dict[str, Any]) -> str:
+    """A report's main figures, as a table."""
+    shown = ("n", "accuracy", "macro_f1", "weighted_f1", "hierarchical_f1", "top3_accuracy", "coverage", "ece")
+    rows: list[list[object]] = [["all", *[report[name] for name in shown]]]
+    for title, key in (("level", "by_level"), ("asked with", "asked"), ("came with", "by_modality")):
+        for name, row in report.get(key, {}).items():
+            rows.append([f"{title} {name}", *[row.get(figure) for figure in shown]])
+    speed = f"{report['products_per_s']:,.0f} products/s"
+    head = f"model {report['model_version']} on {report['split']} of {report['catalog']}, {speed}"
+    return f"{head}\n{say.table(['', *shown], rows)}"
+
+
+def predict(
+    model: Annotated[Path, typer.Argument(help="A model folder.")],
+    feed: Annotated[
+        Path | None, typer.Argument(help="A feed of products, in any format that ingest reads.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Output file: .csv, .tsv, .jsonl (also .gz) or .parquet.")
+    ] = None,
+    mapping: Annotated[Path | None, typer.Option(help="TOML file: which column is what.")] = None,
+    title: Annotated[str | None, typer.Option(help="Title of a single product.")] = None,
+    description: Annotated[str | None, typer.Option(help="Its description.")] = None,
+    brand: Annotated[str | None, typer.Option(help="Its brand.")] = None,
+    image: Annotated[list[Path] | None, typer.Option(help="A picture of it; may be given several times.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Answer for a feed of products, or for a single one."""
+    from shelver.errors import InputError
+
+    single = any(value is not None for value in (title, description, brand)) or bool(image)
+    if single == (feed is not None) or (feed is None) != (out is None):
+        raise InputError(
+            "predict was called with "
+            + ("a feed and a single product" if single and feed else "neither a feed with --out nor a product"),
+            allowed="`predict MODEL FEED --out FILE`, or `predict MODEL --title … --image …`",
+            remedy="Call it one of these ways.",
+        )
+    if feed is not None and out is not None:
+        _predict_feed(model, feed, out, mapping, as_json=as_json)
+    else:
+        _predict_one(model, title, description, brand, image or [], as_json=as_json)
+
+
+def _predict_feed(model: Path, feed: Path, out: Path, mapping: Path | None, *, as_json: bool) -> None:
+    from dataclasses import asdict
+
+    from shelver.batch import check_output, classify_feed
+    from shelver.catalog.mapping import Mapping
+    from shelver.pipeline import Classifier
+    from shelver.settings import Settings
+
+    check_output(out)
+    read = Mapping.load(mapping) if mapping is not None else None
+    classifier = Classifier.open(model, threads=Settings().threads)
+    report = classify_feed(classifier, feed, out, mapping=read, say=say.progress)
+    record = {**asdict(report), "products_per_s": round(report.products_per_s, 1), "out": str(out)}
+    lines = [
+        f"{report.n_rows:,} rows = {report.n_answered:,} answered + {sum(report.n_errors.values()):,} in error, "
+        f"{report.products_per_s:,.0f} rows/s"
+    ]
+    lines += [f"  {code}: {n:,}" for code, n in sorted(report.n_errors.items())]
+    lines += [f"  picture not usable, {code}: {n:,}" for code, n in sorted(report.n_picture_errors.items())]
+    say.result(record, "\n".join([*lines, str(out)]), as_json=as_json)
+
+
+def _predict_one(
+    model: Path,
+    title: str | None,
+    description: str | None,
+    brand: str | None,
+    images: list[Path],
+    *,
+    as_json: bool,
+) -> None:
+    import json
+    from dataclasses import asdict
+
+    from shelver.batch import output_row
+    from shelver.errors import InputError
+    from shelver.pipeline import Classifier
+    from shelver.product import Product
+    from shelver.settings import Settings
+
+    pictures = []
+    for path in images:
+        if not path.is_file():
+            raise InputError(f"no picture {path}", allowed="an existing file", remedy="Check the path.")
+        pictures.append(path.read_bytes())
+    classifier = Classifier.open(model, threads=Settings().threads)
+    product = Product("1", title=title, description=description, brand=brand, images=tuple(pictures))
+    predictions = classifier([product])
+    prediction, picture_error = predictions[0], predictions.picture_errors[0]
+    if picture_error is not None:
+        say.progress(f"a picture could not be used: {picture_error}")
+    if prediction.error is not None:
+        raise InputError(
+            f"the product could not be answered: {prediction.error}",
+            allowed="a text or a picture that this model uses",
+            remedy="Give --title, --description or a readable --image.",
+        )
+    record = asdict(output_row(None, prediction, classifier.model_version))
+    record["alternatives"] = json.loads(record["alternatives"])
+    del record["product_id"], record["error"]
+    lines = [f"{prediction.path}  ({prediction.confidence:.1%}, from {prediction.modality})"]
+    lines += [f"  {a.confidence:6.1%}  {a.path}" for a in prediction.alternatives]
+    say.result(record, "\n".join(lines), as_json=as_json)
