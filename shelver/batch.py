@@ -167,6 +167,7 @@ def classify_feed(
     out: Path,
     *,
     mapping: Mapping | None = None,
+    image_root: Path | None = None,
     policy: Policy = DEEPEST,
     say: Callable[[str], None] = print,
 ) -> BatchReport:
@@ -177,15 +178,18 @@ def classify_feed(
         feed: a file of any format that `shelver.catalog` reads.
         out: the output file; its ending decides the format. Replaced when the run is through, not before.
         mapping: which column is what, where the names do not tell.
+        image_root: folder of the pictures that the feed names.
         policy: how to decide.
         say: told about the progress.
 
     Raises:
         FeedError: the feed as a whole cannot be read.
-        InputError: the output's ending is unknown.
+        InputError: the output's ending is unknown, or it is the feed itself.
     """
     kind, zipped = check_output(out)
-    rows = open_products(feed, mapping=mapping).rows
+    if out.exists() and feed.exists() and out.samefile(feed):
+        raise InputError(f"--out {out} is the feed itself", allowed="another file", remedy="Name another --out.")
+    rows = open_products(feed, mapping=mapping, image_root=image_root).rows
     partial = out.with_name(f".{out.name}.partial")
     tally = _Tally()
     started = told = time.monotonic()

@@ -407,11 +407,11 @@ class Classifier:
     def _why_not(self, product: Product, picture_error: str | None) -> str:
         if picture_error is not None:
             return picture_error
-        if self.image2emb is None and product.images:
+        if self.image2emb is None and (product.images or product.image_urls):
             return "model_needs_text"
         if product.image_urls and not product.images and self.image2emb is not None:
             return "image_not_downloaded"
-        if self.text2emb is None and not product.images:
+        if self.text2emb is None and (product.title or product.description or product.brand):
             return "model_needs_image"
         return "empty_product"
 

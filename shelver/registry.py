@@ -92,6 +92,11 @@ class Manifest(_Frozen):
         )
         return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:12]
 
+    def core_files(self) -> tuple[str, ...]:
+        """The files that a model with these stages runs from."""
+        text = (NGRAMS, TEXT2EMB) if self.text else ()
+        return (TAXONOMY, LABELS, EMB2PROB, *text, *((IMAGE2EMB,) if self.image else ()))
+
 
 def sha256_of(path: Path) -> str:
     """SHA-256 of a file's bytes, in hex."""
@@ -169,6 +174,13 @@ def read_manifest(folder: Path, *, verify: bool = True) -> Manifest:
             allowed="a manifest of format version 1",
             remedy="Use the shelver version that wrote it, or train the model again.",
         ) from error
+    for name in manifest.core_files():
+        if name not in manifest.files:
+            raise ModelError(
+                f"{path} does not list {name}",
+                allowed="a manifest with the SHA-256 of every file that the model runs from",
+                remedy="Copy the whole model folder again from its source.",
+            )
     for name, expected in manifest.files.items():
         file = folder / name
         if not file.is_file() or (verify and sha256_of(file) != expected):

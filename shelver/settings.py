@@ -8,13 +8,15 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     TomlConfigSettingsSource,
 )
+
+from shelver.errors import ConfigError
 
 
 def _default_cache() -> Path:
@@ -44,3 +46,24 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
+
+
+def read_settings() -> Settings:
+    """The settings of this installation.
+
+    Raises:
+        ConfigError: a variable or `shelver.toml` holds what no setting can be.
+    """
+    try:
+        return Settings()
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ConfigError(
+            f"setting {'.'.join(map(str, first['loc']))} = {first['input']!r}",
+            allowed=first["msg"],
+            remedy="Change the SHELVER_ variable, or shelver.toml in the working folder.",
+        ) from error
+    except (OSError, ValueError) as error:  # TOML that is none, or no UTF-8
+        raise ConfigError(
+            f"shelver.toml cannot be read: {error}", allowed="a TOML file", remedy="Mend the file, or remove it."
+        ) from error

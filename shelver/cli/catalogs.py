@@ -17,6 +17,11 @@ if TYPE_CHECKING:
     from shelver.taxonomy import Taxonomy
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+MappingFile = Annotated[Path | None, typer.Option(help="TOML file: which column is what.")]
+Columns = Annotated[
+    list[str] | None,
+    typer.Option(metavar="NAME=COLUMN", help="One column of the mapping, for example title=product_name."),
+]
 
 
 def ingest(
@@ -33,11 +38,8 @@ def ingest(
     taxonomy: Annotated[
         Path | None, typer.Option(help="The category tree; without it, the tree of the feed's own paths.")
     ] = None,
-    mapping: Annotated[Path | None, typer.Option(help="TOML file: which column is what.")] = None,
-    column: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME=COLUMN", help="One column of the mapping, for example title=product_name."),
-    ] = None,
+    mapping: MappingFile = None,
+    column: Columns = None,
     images: Annotated[Path | None, typer.Option(help="Folder of the pictures that the feed names.")] = None,
     split: Annotated[
         str | None, typer.Option(help="Train/validation/test in percent [default: the feed's own, or 80/10/10].")
@@ -68,7 +70,7 @@ def ingest(
         source[-1],
         out,
         recipe=recipe,
-        mapping=_mapping(mapping, column or []),
+        mapping=read_mapping(mapping, column or []),
         image_root=images,
         taxonomy=_taxonomy(taxonomy),
         split=Split.parse(split) if split else None,
@@ -78,7 +80,8 @@ def ingest(
     say.result(_record(report), ingest_text(report), as_json=as_json)
 
 
-def _mapping(file: Path | None, columns: list[str]) -> Mapping | None:
+def read_mapping(file: Path | None, columns: list[str]) -> Mapping | None:
+    """The mapping of `--mapping` and `--column`; None where neither was given."""
     from typing import get_args
 
     from shelver.catalog.mapping import Mapping, Standard

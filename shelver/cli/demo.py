@@ -8,7 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from shelver.cli import say
-from shelver.cli.models import AsJson, report_text, require_training
+from shelver.cli.catalogs import AsJson
+from shelver.cli.models import report_text, require_training
 
 
 def generate(
@@ -43,7 +44,7 @@ def demo(
     from shelver.errors import InputError
     from shelver.evaluate import evaluate, write_report
     from shelver.pipeline import Classifier
-    from shelver.settings import Settings
+    from shelver.settings import read_settings
     from shelver.train.config import TrainConfig
     from shelver.train.run import train
 
@@ -65,7 +66,7 @@ def demo(
     ingested = ingest(feed, out / "catalog")
     catalog = Catalog.open(out / "catalog")
     say.progress("3/4 learning")
-    settings = Settings()
+    settings = read_settings()
     trained = train(
         catalog, out / "model", TrainConfig(seed=seed), cache=out / "cache", resume=False, say=_indented
     )

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from shelver.cli import say
+from shelver.cli.catalogs import AsJson, Columns, MappingFile, read_mapping
 
 if TYPE_CHECKING:
+    from shelver.catalog.mapping import Mapping
     from shelver.train.config import TrainConfig
-
-AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
 def train(
@@ -42,7 +42,7 @@ def train(
 ) -> None:
     """Learn a model from a catalog and export it as a model folder."""
     from shelver.catalog.store import Catalog
-    from shelver.settings import Settings
+    from shelver.settings import read_settings
 
     opened = Catalog.open(catalog)
     chosen = _config(
@@ -58,7 +58,7 @@ def train(
     require_training()
     from shelver.train.run import train as run_training
 
-    trained = run_training(opened, out, chosen, cache=Settings().cache, resume=resume, say=say.progress)
+    trained = run_training(opened, out, chosen, cache=read_settings().cache, resume=resume, say=say.progress)
     record = {
         "model": str(out),
         "model_version": trained.model_version,
@@ -124,9 +124,9 @@ def evaluate(
     from shelver.catalog.store import Catalog
     from shelver.evaluate import evaluate as score
     from shelver.evaluate import write_report
-    from shelver.settings import Settings
+    from shelver.settings import read_settings
 
-    report = score(model, Catalog.open(catalog), split=split, say=say.progress, threads=Settings().threads)
+    report = score(model, Catalog.open(catalog), split=split, say=say.progress, threads=read_settings().threads)
     path = write_report(report, out)
     say.result(report, f"{report_text(report)}\n\n{path}", as_json=as_json)
 
@@ -151,7 +151,9 @@ def predict(
     out: Annotated[
         Path | None, typer.Option(help="Output file: .csv, .tsv, .jsonl (also .gz) or .parquet.")
     ] = None,
-    mapping: Annotated[Path | None, typer.Option(help="TOML file: which column is what.")] = None,
+    mapping: MappingFile = None,
+    column: Columns = None,
+    images: Annotated[Path | None, typer.Option(help="Folder of the pictures that the feed names.")] = None,
     title: Annotated[str | None, typer.Option(help="Title of a single product.")] = None,
     description: Annotated[str | None, typer.Option(help="Its description.")] = None,
     brand: Annotated[str | None, typer.Option(help="Its brand.")] = None,
@@ -170,23 +172,23 @@ def predict(
             remedy="Call it one of these ways.",
         )
     if feed is not None and out is not None:
-        _predict_feed(model, feed, out, mapping, as_json=as_json)
+        _predict_feed(model, feed, out, read_mapping(mapping, column or []), images, as_json=as_json)
     else:
         _predict_one(model, title, description, brand, image or [], as_json=as_json)
 
 
-def _predict_feed(model: Path, feed: Path, out: Path, mapping: Path | None, *, as_json: bool) -> None:
+def _predict_feed(
+    model: Path, feed: Path, out: Path, mapping: Mapping | None, images: Path | None, *, as_json: bool
+) -> None:
     from dataclasses import asdict
 
     from shelver.batch import check_output, classify_feed
-    from shelver.catalog.mapping import Mapping
     from shelver.pipeline import Classifier
-    from shelver.settings import Settings
+    from shelver.settings import read_settings
 
     check_output(out)
-    read = Mapping.load(mapping) if mapping is not None else None
-    classifier = Classifier.open(model, threads=Settings().threads)
-    report = classify_feed(classifier, feed, out, mapping=read, say=say.progress)
+    classifier = Classifier.open(model, threads=read_settings().threads)
+    report = classify_feed(classifier, feed, out, mapping=mapping, image_root=images, say=say.progress)
     record = {**asdict(report), "products_per_s": round(report.products_per_s, 1), "out": str(out)}
     lines = [
         f"{report.n_rows:,} rows = {report.n_answered:,} answered + {sum(report.n_errors.values()):,} in error, "
@@ -213,14 +215,14 @@ def _predict_one(
     from shelver.errors import InputError
     from shelver.pipeline import Classifier
     from shelver.product import Product
-    from shelver.settings import Settings
+    from shelver.settings import read_settings
 
     pictures = []
     for path in images:
         if not path.is_file():
             raise InputError(f"no picture {path}", allowed="an existing file", remedy="Check the path.")
         pictures.append(path.read_bytes())
-    classifier = Classifier.open(model, threads=Settings().threads)
+    classifier = Classifier.open(model, threads=read_settings().threads)
     product = Product("1", title=title, description=description, brand=brand, images=tuple(pictures))
     predictions = classifier([product])
     prediction, picture_error = predictions[0], predictions.picture_errors[0]

@@ -89,7 +89,7 @@ def load_config(path: Path) -> TrainConfig:
         raise ConfigError(f"no config file {path}", allowed="a Python file", remedy=remedy)
     try:
         found = runpy.run_path(str(path)).get("config")
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ConfigError(
             f"{path} fails: {type(error).__name__}: {error}", allowed="a Python file that runs", remedy=remedy
         ) from error

@@ -158,7 +158,8 @@ def _open_run(run: Path, out: Path, catalog: Catalog, config: TrainConfig, *, re
             )
         return
     registry.refuse_existing(out)
-    if file.is_file():
+    # A run without a checkpoint, such as one refused for its settings, has lost nothing: it may start again.
+    if file.is_file() and (run / "checkpoint").is_dir():
         raise ModelError(
             f"{out} holds an unfinished training",
             allowed="an empty --out folder, or --resume",
