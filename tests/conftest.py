@@ -1,0 +1,215 @@
+"""A tiny catalog with texts and pictures, and the tiny models that learned from it; made once a session, when
+the first test asks."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+# Before anything imports torch: more threads only get into each other's way in tiny models.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+from shelver.catalog.ingest import ingest
+from shelver.catalog.store import Catalog
+from shelver.images import ImageSpec
+from shelver.taxonomy import Taxonomy
+
+if TYPE_CHECKING:
+    from shelver.train.config import TrainConfig
+    from shelver.train.data import Examples
+    from shelver.train.phases import Fitted, Trainer
+
+KINDS = {
+    "Home > Chairs > Bar": ("bar stool for the counter", (200, 20, 20)),
+    "Home > Chairs > Deck": ("folding deck chair", (20, 200, 20)),
+    "Home > Lamps": ("reading lamp with shade", (20, 20, 200)),
+    "Toys > Cars": ("racing car, small", (200, 200, 20)),
+    "Toys": ("mixed toys", (120, 120, 120)),  # products may stop at this inner node
+}
+PARTS = ("train", "train", "train", "validation", "test")
+
+
+def drawn(colour: tuple[int, int, int], seed: int, kind: str = "PNG") -> bytes:
+    """A noisy picture of one colour, encoded."""
+    noise = np.random.default_rng(seed).integers(0, 55, (40, 30, 3))
+    file = io.BytesIO()
+    Image.fromarray((noise + np.array(colour)).astype(np.uint8)).save(file, kind)
+    return file.getvalue()
+
+
+@pytest.fixture(scope="session")
+def draw() -> Callable[[tuple[int, int, int], int], bytes]:
+    return drawn
+
+
+@pytest.fixture(scope="session")
+def tiny_feed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """150 products: a third of them without a picture, some without a text, one picture damaged."""
+    rows = []
+    for i in range(150):
+        category, (words, colour) = list(KINDS.items())[i % 5]
+        picture = drawn(colour, i) if i % 3 else None
+        rows.append(
+            {
+                "product_id": f"p{i}",
+                "title": f"{words} no. {i * 7919 % 1000}" if i % 7 or picture is None else None,
+                "image": b"\x89PNG\r\n\x1a\nbroken" if i == 149 else picture,
+                "category": category,
+                "split": PARTS[i // 5 % 5],
+                "source": "web" if i % 2 else "app",
+            }
+        )
+    path = tmp_path_factory.mktemp("feed") / "feed.parquet"
+    pq.write_table(pa.Table.from_pylist(rows), path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_catalog(tiny_feed: Path, tmp_path_factory: pytest.TempPathFactory) -> Catalog:
+    folder = tmp_path_factory.mktemp("catalog") / "tiny"
+    ingest(tiny_feed, folder)
+    return Catalog.open(folder)
+
+
+@pytest.fixture(scope="session")
+def embeddings_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="session")
+def trained(
+    tiny_catalog: Catalog, embeddings_cache: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str, str], Path]:
+    """Model folders by (text encoder, image encoder); each is trained once."""
+    made: dict[tuple[str, str], Path] = {}
+
+    def of(text: str, image: str) -> Path:
+        from shelver.train.config import TrainConfig
+        from shelver.train.run import train
+
+        if (text, image) not in made:
+            config = TrainConfig.model_validate(
+                {
+                    "text_encoder": text,
+                    "image_encoder": image,
+                    "text_width": 16,
+                    "hidden": 16,
+                    "epochs": 8,
+                    "batch_size": 8,
+                    "lr": 1e-2,
+                    "image": ImageSpec(height_px=32, width_px=32),
+                }
+            )
+            folder = tmp_path_factory.mktemp("models") / f"{text}-{image}"
+            train(tiny_catalog, folder, config, cache=embeddings_cache, say=lambda line: None)
+            made[text, image] = folder
+        return made[text, image]
+
+    return of
+
+
+@pytest.fixture(scope="session")
+def both_model(trained: Callable[[str, str], Path]) -> Path:
+    return trained("ngram", "lite0")
+
+
+@pytest.fixture(scope="session")
+def text_model(trained: Callable[[str, str], Path]) -> Path:
+    return trained("ngram", "none")
+
+
+@pytest.fixture(scope="session")
+def image_model(trained: Callable[[str, str], Path]) -> Path:
+    return trained("none", "lite0")
+
+
+@pytest.fixture(scope="session")
+def seven() -> Taxonomy:
+    """Home > {Chairs > {Bar, Deck}, Lamps}, Toys > Cars."""
+    names = ["Home", "Toys", "Chairs", "Lamps", "Cars", "Bar", "Deck"]
+    return Taxonomy.from_parents(names, names, [None, None, 0, 0, 1, 2, 2])
+
+
+@pytest.fixture
+def empty_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A working folder without `shelver.toml`, and no `SHELVER_` variable."""
+    for name in list(os.environ):
+        if name.startswith("SHELVER_"):
+            monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A small problem for the Trainer, without a catalog: the seven-node tree, words and 8-wide pictures."""
+
+    tree: Taxonomy
+    config: TrainConfig
+    image: bool = True
+    text: bool = True
+
+    def examples(self, n: int, seed: int) -> Examples:
+        from shelver.pipeline import Embedding
+        from shelver.train.data import Examples
+
+        rng = np.random.default_rng(seed)
+        node = rng.choice(np.array([1, 3, 4, 5, 6], np.int32), n)  # Toys itself among them: a stop
+        texts: list[str | None] = [
+            None if rng.random() < 0.2 else f"{self.tree.names[k]} kind{rng.integers(40)} sort{rng.integers(9)}"
+            for k in node
+        ]
+        image = None
+        if self.image:
+            present = rng.random(n) < 0.7
+            values = rng.normal(size=(n, 8)) + np.eye(8)[node] * 2
+            image = Embedding((values * present[:, None]).astype(np.float16), present)
+        return Examples(texts if self.text else [None] * n, image, node)
+
+    def trainer(self, folder: Path, say: Callable[[str], None] = lambda line: None) -> Trainer:
+        from shelver.registry import ImageStage, TextStage
+        from shelver.train.checkpoint import Checkpoints
+        from shelver.train.phases import Trainer
+
+        config = self.config
+        text = TextStage(encoder="ngram", spec=config.text, ngrams=config.ngrams, width=config.text_width)
+        image = ImageStage(encoder="lite0", spec=ImageSpec(), width=8)
+        return Trainer(
+            config,
+            text if self.text else None,
+            image if self.image else None,
+            Checkpoints(folder / "checkpoint"),
+            folder,
+            say,
+        )
+
+    def learn(self, folder: Path, *, n: int = 90, n_held: int = 40) -> Fitted:
+        """Train, or go on where the folder's checkpoint stands."""
+        from shelver.train.checkpoint import Progress
+
+        trainer = self.trainer(folder)
+        progress = trainer.checkpoints.progress() or Progress()
+        return trainer.learn(self.examples(n, 1), self.examples(n_held, 2), self.tree, progress)
+
+
+@pytest.fixture(scope="session")
+def bench(seven: Taxonomy) -> Callable[..., Bench]:
+    """Makes a Bench; keywords go to its config, except `image` and `text`."""
+
+    def make(*, image: bool = True, text: bool = True, **config: object) -> Bench:
+        from shelver.train.config import TrainConfig
+
+        small = {"text_width": 16, "hidden": 16, "epochs": 4, "batch_size": 16, "lr": 1e-2, **config}
+        return Bench(seven, TrainConfig.model_validate(small), image, text)
+
+    return make

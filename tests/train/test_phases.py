@@ -1,0 +1,203 @@
+"""The two phases of learning, on a problem of ninety products."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import torch
+
+from shelver.errors import CatalogError
+from shelver.pipeline import Embedding
+from shelver.train.checkpoint import Progress
+from shelver.train.data import Examples, Features
+from shelver.train.loop import judge
+from shelver.train.phases import Fitted, _batch_size
+
+if TYPE_CHECKING:
+    from conftest import Bench
+
+Benches = Callable[..., "Bench"]
+
+
+def rows_of(folder: Path) -> list[dict[str, float | str]]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_one_model_learns_to_answer_from_text_from_picture_and_from_both(bench: Benches, tmp_path: Path) -> None:
+    small = bench(epochs=30, patience=0)
+    fitted = small.learn(tmp_path, n=300, n_held=100)
+    fresh = small.examples(200, 9)
+    assert fresh.image is not None
+    accuracies = {}
+    for name, text, image in (("text", True, False), ("image", False, True), ("both", True, True)):
+        has = np.array([t is not None for t in fresh.texts])
+        keep = np.flatnonzero(has & fresh.image.present)
+        asked = Examples(
+            [fresh.texts[i] if text else None for i in keep],
+            Embedding(fresh.image.values[keep], fresh.image.present[keep] & image),
+            fresh.node[keep],
+        )
+        features = Features.of(asked, fitted.vocabulary)
+        accuracies[name] = judge(fitted.model, features, fitted.groups)["accuracy"]
+    assert accuracies["text"] > 0.9
+    assert accuracies["image"] > 0.5
+    assert accuracies["both"] > 0.9
+    assert (np.array([fitted.chosen.calibration.temperatures[m] for m in ("text", "image", "both")]) > 0).all()
+
+
+def test_products_may_stop_where_training_products_stand(bench: Benches, tmp_path: Path) -> None:
+    fitted = bench(epochs=1).learn(tmp_path)
+    assert np.flatnonzero(fitted.groups.here_slot >= 0).tolist() == [1]  # Toys
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_gives_others(bench: Benches, tmp_path: Path) -> None:
+    def weights(name: str, seed: int) -> bytes:
+        fitted = bench(epochs=1, seed=seed).learn(tmp_path / name)
+        return b"".join(value.numpy().tobytes() for value in fitted.model.state_dict().values())
+
+    first = weights("a", 0)
+    assert weights("b", 0) == first
+    assert weights("c", 1) != first
+
+
+def test_training_ends_when_validation_no_longer_improves_and_keeps_the_best(
+    bench: Benches, tmp_path: Path
+) -> None:
+    fitted = bench(epochs=40, patience=2, lr=0.1).learn(tmp_path)
+    rows = rows_of(tmp_path)
+    per_epoch = -(-90 // 16)
+    assert len(rows) < 40
+    scores = [(row["validation_accuracy"], -float(row["validation_loss"])) for row in rows]
+    best = scores.index(max(scores))
+    assert len(rows) - 1 - best == 2
+    usable = int(fitted.chosen.steps)
+    assert usable == rows[best]["step"]
+    assert rows[0]["step"] in range(per_epoch - 1, per_epoch + 1)
+    assert fitted.chosen.validation["accuracy"] == pytest.approx(rows[best]["validation_accuracy"], abs=1e-6)
+    assert fitted.chosen.validation["loss"] == pytest.approx(rows[best]["validation_loss"], abs=1e-5)
+
+
+def test_an_epoch_is_a_pass_over_the_products_that_can_be_learned_from(bench: Benches, tmp_path: Path) -> None:
+    small = bench(image=False, epochs=3, patience=0, batch_size=10)
+    learned = small.examples(100, 1)
+    bare = Examples([t if i < 40 else None for i, t in enumerate(learned.texts)], None, learned.node)
+    n = sum(t is not None for t in bare.texts)
+    small.trainer(tmp_path).learn(bare, small.examples(40, 2), small.tree, Progress())
+    rows = rows_of(tmp_path)
+    assert [row["step"] for row in rows] == [-(-n // 10) * epoch for epoch in (1, 2, 3)]
+    assert [row["epoch"] for row in rows] == [1, 2, 3]
+
+
+def test_a_refit_takes_the_chosen_steps_over_train_and_validation(bench: Benches, tmp_path: Path) -> None:
+    said: list[str] = []
+    small = bench(epochs=6, refit=True)
+    trainer = small.trainer(tmp_path, said.append)
+    fitted = trainer.learn(small.examples(90, 1), small.examples(40, 2), small.tree, Progress())
+    assert len(fitted.nodes) == 130
+    progress = trainer.checkpoints.progress()
+    assert progress is not None
+    assert (progress.phase, progress.step) == ("refit", fitted.chosen.steps)
+    phases = [row["phase"] for row in rows_of(tmp_path)]
+    assert phases == sorted(phases)
+    assert set(phases) == {"choose", "refit"}
+    assert any("refitting" in line for line in said)
+    once = bench(epochs=6).learn(tmp_path / "once")
+    assert fitted.chosen == once.chosen
+    assert len(once.nodes) == 90
+    assert fitted.vocabulary is not None
+    assert once.vocabulary is not None
+    assert len(fitted.vocabulary) > len(once.vocabulary)
+
+
+@pytest.mark.parametrize("refit", [False, True])
+def test_without_a_validation_split_training_goes_through_all_epochs(
+    bench: Benches, tmp_path: Path, refit: bool
+) -> None:
+    said: list[str] = []
+    small = bench(epochs=3, refit=refit)
+    fitted = small.trainer(tmp_path, said.append).learn(
+        small.examples(90, 1), small.examples(0, 2), small.tree, Progress()
+    )
+    assert set(fitted.chosen.calibration.temperatures.values()) == {(1.0, 1.0, 1.0)}
+    assert fitted.chosen.validation == {}
+    assert [row["phase"] for row in rows_of(tmp_path)] == ["choose"] * 3
+    assert any("no validation split" in line for line in said)
+
+
+def test_a_validation_split_that_the_model_cannot_read_is_as_none(bench: Benches, tmp_path: Path) -> None:
+    small = bench(image=False, epochs=7, patience=1)
+    held = small.examples(20, 2)
+    unreadable = Examples([None] * 20, None, held.node)
+    fitted = small.trainer(tmp_path).learn(small.examples(90, 1), unreadable, small.tree, Progress())
+    assert len(rows_of(tmp_path)) == 7
+    assert fitted.chosen.validation == {}
+
+
+def test_a_refit_still_learns_where_the_held_out_products_cannot_be_read(bench: Benches, tmp_path: Path) -> None:
+    small = bench(image=False, epochs=3, refit=True)
+    held = small.examples(20, 2)
+    unreadable = Examples([None] * 20, None, held.node)
+    fitted = small.trainer(tmp_path).learn(small.examples(90, 1), unreadable, small.tree, Progress())
+    assert fitted.chosen.steps > 0
+
+
+def test_nothing_to_learn_from_is_an_error_that_says_so(bench: Benches, tmp_path: Path) -> None:
+    small = bench(image=False)
+    bare = Examples([None] * 30, None, np.full(30, 3, np.int32))
+    with pytest.raises(CatalogError, match="has a text or a picture to learn from"):
+        small.trainer(tmp_path).learn(bare, bare, small.tree, Progress())
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [["🎉"] * 30, ["!!!", None] * 15, ["one"] * 30],
+    ids=["only emoji", "only punctuation", "one word"],
+)
+def test_texts_without_a_word_are_learned_from_as_far_as_they_go(
+    bench: Benches, tmp_path: Path, texts: list[str | None]
+) -> None:
+    small = bench(image=False, epochs=2)
+    examples = Examples(texts, None, np.tile(np.array([3, 4], np.int32), 15))
+    fitted = small.trainer(tmp_path).learn(examples, examples, small.tree, Progress())
+    features = Features.of(examples, fitted.vocabulary)
+    assert 0 <= judge(fitted.model, features, fitted.groups)["accuracy"] <= 1
+
+
+def test_one_product_of_one_category_can_be_learned(bench: Benches, tmp_path: Path) -> None:
+    small = bench(epochs=1)
+    fitted = small.learn(tmp_path, n=1, n_held=1)
+    assert all(torch.isfinite(value).all() for value in fitted.model.state_dict().values())
+
+
+@pytest.mark.parametrize("refit", [False, True])
+def test_a_time_limit_that_is_over_already_still_gives_a_model(
+    bench: Benches, tmp_path: Path, refit: bool
+) -> None:
+    fitted = bench(epochs=1000, time_limit_s=1.0, refit=refit).learn(tmp_path)
+    assert fitted.chosen.steps == 1
+    rows = rows_of(tmp_path)
+    assert [row["step"] for row in rows] == [1] * (1 + refit)
+
+
+def test_a_time_limit_ends_training_and_lets_the_learning_rate_fall_by_the_clock(
+    bench: Benches, tmp_path: Path
+) -> None:
+    limit_s = 15.0 + 2.0  # the reserve for the export, and two seconds for learning
+    small = bench(epochs=100_000, patience=0, time_limit_s=limit_s)
+    trainer = small.trainer(tmp_path)
+    fitted: Fitted = trainer.learn(small.examples(90, 1), small.examples(40, 2), small.tree, Progress())
+    progress = trainer.checkpoints.progress()
+    assert progress is not None
+    assert 2.0 <= progress.elapsed_s < 3.5
+    assert 0 < fitted.chosen.steps <= progress.step
+
+
+def test_batches_grow_with_the_catalog_within_bounds() -> None:
+    sizes = [_batch_size(n) for n in (0, 1, 1_000, 30_000, 200_000, 10_000_000)]
+    assert sizes == sorted(sizes)
+    assert (sizes[0], sizes[-1]) == (64, 512)

@@ -1,0 +1,169 @@
+"""The recipe whole: repeatable, resumable after kill -9, and never half a model folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from shelver.catalog.ingest import ingest
+from shelver.catalog.store import Catalog
+from shelver.errors import CatalogError, ConfigError, ModelError
+from shelver.pipeline import Classifier
+from shelver.product import Product
+from shelver.registry import MANIFEST, read_manifest
+from shelver.train import run as recipe
+from shelver.train.config import TrainConfig, load_config
+from shelver.train.run import train
+
+SMALL = TrainConfig(image_encoder="none", text_width=16, hidden=16, epochs=4, batch_size=8, lr=1e-2)
+PROGRAM = "import sys; from shelver.cli import main; sys.argv = ['shelver', *sys.argv[1:]]; main()"
+CONFIG = """
+from shelver.train.config import TrainConfig
+config = TrainConfig(image_encoder="none", text_width=16, hidden=16, epochs=25, patience=0, batch_size=8, lr=1e-2)
+"""
+
+
+def quiet(line: str) -> None:
+    pass
+
+
+def core(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+def kill_in_training(arguments: list[str], out: Path, step: int) -> None:
+    """Start a training in a process of its own and kill it -9 when a checkpoint has come to a step."""
+    state = out / "run" / "checkpoint" / "state.json"
+    environment = {**os.environ, "SHELVER_CACHE": str(out.parent / "cache")}
+    with subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, *arguments],
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as process:
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            if process.poll() is not None:
+                pytest.fail("the training was over before it could be killed")
+            if state.is_file() and json.loads(state.read_text())["progress"]["step"] >= step:
+                break
+            time.sleep(0.002)
+        process.send_signal(signal.SIGKILL)
+    assert not (out / MANIFEST).exists()
+
+
+@pytest.fixture(scope="module")
+def plain(tiny_catalog: Catalog, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model of `SMALL`, trained without any trouble."""
+    folder = tmp_path_factory.mktemp("plain") / "model"
+    train(tiny_catalog, folder, SMALL, cache=folder.parent, say=quiet)
+    return folder
+
+
+def test_a_training_killed_and_resumed_gives_the_same_files_to_the_bit(
+    tiny_catalog: Catalog, tmp_path: Path
+) -> None:
+    config = tmp_path / "config.py"
+    config.write_text(CONFIG)
+    unbroken, broken = tmp_path / "unbroken", tmp_path / "broken"
+    arguments = ["train", str(tiny_catalog.folder), "--config", str(config), "--refit", "--out"]
+    chosen = load_config(config).model_copy(update={"refit": True})
+    train(tiny_catalog, unbroken, chosen, cache=tmp_path, say=quiet)
+    kill_in_training([*arguments, str(broken)], broken, step=20)
+    kill_in_training([*arguments, str(broken), "--resume"], broken, step=120)
+    with pytest.raises(ModelError, match="--resume"):
+        Classifier.open(broken)
+    # What a process killed while it exported would leave must not become part of the model.
+    (broken / "run" / "staged").mkdir(exist_ok=True)
+    (broken / "run" / "staged" / "text2emb.onnx.partial").write_bytes(b"half")
+    (broken / "run" / "staged" / ".image2emb.onnx-x1").write_bytes(b"half")
+    (broken / "taxonomy.json").write_bytes(b"moved by a killed process")
+    train(tiny_catalog, broken, chosen, cache=tmp_path, resume=True, say=quiet)
+    assert core(broken) == core(unbroken)
+    figures = [
+        [(row["phase"], row["step"], row.get("validation_loss")) for row in map(json.loads, text.splitlines())]
+        for text in ((folder / "run" / "metrics.jsonl").read_text() for folder in (unbroken, broken))
+    ]
+    assert figures[0] == figures[1]
+
+
+def test_the_same_call_gives_the_same_model(plain: Path, tiny_catalog: Catalog, tmp_path: Path) -> None:
+    again = train(tiny_catalog, tmp_path / "again", SMALL, cache=tmp_path, say=quiet)
+    assert core(tmp_path / "again") == core(plain)
+    assert again.model_version == read_manifest(plain).model_version
+
+
+def test_a_finished_training_that_is_resumed_is_done_already(text_model: Path, tiny_catalog: Catalog) -> None:
+    before = core(text_model)
+    config = TrainConfig.model_validate(read_manifest(text_model).config)
+    again = train(tiny_catalog, text_model, config, cache=text_model.parent, resume=True, say=quiet)
+    assert again.was_done
+    assert again.model_version == read_manifest(text_model).model_version
+    assert core(text_model) == before
+
+
+class CutError(Exception):
+    pass
+
+
+def test_an_export_that_fails_leaves_no_model_and_can_be_taken_up(
+    plain: Path, tiny_catalog: Catalog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*args: object, **kwargs: object) -> float:
+        raise CutError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(recipe, "export_head", fails)
+        with pytest.raises(CutError):
+            train(tiny_catalog, tmp_path / "m", SMALL, cache=tmp_path, say=quiet)
+    assert not (tmp_path / "m" / MANIFEST).exists()
+    with pytest.raises(ModelError, match="unfinished training"):
+        train(tiny_catalog, tmp_path / "m", SMALL, cache=tmp_path, say=quiet)
+    other = SMALL.model_copy(update={"seed": 1, "hidden": 8})
+    with pytest.raises(ConfigError, match=r"other settings: hidden, seed"):
+        train(tiny_catalog, tmp_path / "m", other, cache=tmp_path, resume=True, say=quiet)
+    resumed = train(tiny_catalog, tmp_path / "m", SMALL, cache=tmp_path, resume=True, say=quiet)
+    assert not resumed.was_done
+    assert core(tmp_path / "m") == core(plain)
+
+
+def test_a_run_is_not_resumed_on_another_catalog(plain: Path, tmp_path: Path) -> None:
+    feed = tmp_path / "feed.csv"
+    feed.write_text("product_id,title,category,split\n1,lamp,Lamps,train\n2,chair,Chairs,train\n")
+    ingest(feed, tmp_path / "catalog")
+    with pytest.raises(ConfigError, match="on another catalog"):
+        train(Catalog.open(tmp_path / "catalog"), plain, SMALL, cache=tmp_path, resume=True, say=quiet)
+
+
+def test_a_time_limit_is_kept_and_the_model_is_whole(tiny_catalog: Catalog, tmp_path: Path) -> None:
+    limited = SMALL.model_copy(update={"epochs": 100_000, "patience": 0, "time_limit_s": 16.5})
+    started = time.monotonic()
+    trained = train(tiny_catalog, tmp_path / "m", limited, cache=tmp_path, say=quiet)
+    assert time.monotonic() - started < 16.5
+    assert Classifier.open(tmp_path / "m", threads=1).model_version == trained.model_version
+
+
+@pytest.mark.parametrize("rows", [["1,lamp,,train"], ["1,lamp,Lamps,test"]], ids=["no label", "no train split"])
+def test_a_catalog_without_anything_to_learn_is_refused(tmp_path: Path, rows: list[str]) -> None:
+    feed = tmp_path / "feed.csv"
+    feed.write_text("product_id,title,category,split\n" + "\n".join(rows) + "\n2,x,Lamps,test\n")
+    ingest(feed, tmp_path / "catalog")
+    with pytest.raises(CatalogError, match="no labelled product in its train split"):
+        train(Catalog.open(tmp_path / "catalog"), tmp_path / "m", SMALL, cache=tmp_path, say=quiet)
+
+
+def test_one_category_and_one_product_are_enough(tmp_path: Path) -> None:
+    feed = tmp_path / "feed.csv"
+    feed.write_text("product_id,title,category,split\n1,🎉,Lamps,train\n")
+    ingest(feed, tmp_path / "catalog")
+    train(Catalog.open(tmp_path / "catalog"), tmp_path / "m", SMALL, cache=tmp_path, say=quiet)
+    said = Classifier.open(tmp_path / "m", threads=1)([Product("a", title="anything"), Product("b", title="🎉")])
+    assert [answer.path for answer in said] == ["Lamps", "Lamps"]
+    assert [answer.confidence for answer in said] == [1.0, 1.0]
