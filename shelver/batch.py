@@ -156,6 +156,8 @@ def check_output(out: Path) -> tuple[str, bool]:
             allowed="a name ending in .csv, .tsv, .jsonl (each also with .gz) or .parquet",
             remedy="Change the ending of --out.",
         )
+    if out.is_dir():
+        raise InputError(f"{out} is a folder", allowed="the name of a file", remedy="Add a file name to --out.")
     if not out.parent.is_dir():
         raise InputError(f"no folder {out.parent}", allowed="an existing folder", remedy="Create it first.")
     return kind, zipped
@@ -249,9 +251,10 @@ def _answer(
             tally.n_answered += 1
         else:
             tally.n_errors[output.error] = tally.n_errors.get(output.error, 0) + 1
-    for code in said.picture_errors if said is not None else ():
-        if code is not None:
-            tally.n_picture_errors[code] = tally.n_picture_errors.get(code, 0) + 1
+    unusable = [code for code in said.picture_errors if code is not None] if said is not None else []
+    unusable += [code for row in batch if isinstance(row, ProductRow) for code in row.warnings]
+    for code in unusable:
+        tally.n_picture_errors[code] = tally.n_picture_errors.get(code, 0) + 1
     return result
 
 

@@ -23,7 +23,8 @@ MODALITIES: Final[tuple[Modality, ...]] = ("text", "image", "both")
 
 MIN_ROWS: Final = 50
 """Fewer validation rows than this say too little about one temperature; the level takes its neighbour's."""
-_LOG_RANGE: Final = (-2.0, 3.0)
+_LOG_RANGE: Final = (-1.5, 1.75)
+"""Temperatures from 0.22 to 5.8; beyond, a few validation rows are speaking, not the model."""
 
 
 class Calibration(BaseModel):
@@ -42,29 +43,45 @@ class Calibration(BaseModel):
         return cls(temperatures=dict.fromkeys(MODALITIES, (1.0,) * n_levels))
 
 
-def fit_temperatures(
-    scores: NDArray[np.float32], nodes: NDArray[np.int32], groups: SiblingGroups, n_levels: int
-) -> tuple[float, ...]:
-    """Temperatures with the least negative log likelihood of the labels, a level at a time.
+class TemperatureFit:
+    """Finds the temperatures with the least negative log likelihood of the labels, a level at a time.
+
+    Takes scores batch by batch and keeps only those of the sibling groups that the labels pass.
 
     Args:
-        scores: raw scores of the slots, shape (N, M).
-        nodes: labelled node of each row, shape (N,).
         groups: the slots' sibling groups.
-        n_levels: L; a "here" slot of a node at the deepest level with children counts to its children's level.
-
-    Returns:
-        L temperatures. A level with fewer than `MIN_ROWS` rows takes the temperature of the level above it
-        (1 where there is none).
+        n_levels: L; a "here" slot counts to the level of its node's children.
     """
-    temperatures: list[float] = []
-    for level in range(1, n_levels + 1):
-        gathered, at = _group_scores(scores, nodes, groups, level)
-        if len(at) < MIN_ROWS:
-            temperatures.append(temperatures[-1] if temperatures else 1.0)
-        else:
-            temperatures.append(_best_temperature(gathered, at))
-    return tuple(temperatures)
+
+    def __init__(self, groups: SiblingGroups, n_levels: int) -> None:
+        self._groups = groups
+        self._gathered: list[list[tuple[NDArray[np.float32], NDArray[np.intp]]]] = [[] for _ in range(n_levels)]
+
+    def add(self, scores: NDArray[np.float32], nodes: NDArray[np.int32]) -> None:
+        """Take in N products: raw scores of the slots, shape (N, M), and labelled nodes, shape (N,)."""
+        for level, gathered in enumerate(self._gathered, start=1):
+            gathered.append(_group_scores(scores, nodes, self._groups, level))
+
+    def temperatures(self) -> tuple[float, ...]:
+        """L temperatures; a level of fewer than `MIN_ROWS` rows takes that of the level above, the first one 1."""
+        temperatures: list[float] = []
+        for gathered in self._gathered:
+            at = np.concatenate([places for _, places in gathered]) if gathered else np.zeros(0, np.intp)
+            if len(at) < MIN_ROWS:
+                temperatures.append(temperatures[-1] if temperatures else 1.0)
+            else:
+                temperatures.append(_best_temperature(_stacked([scores for scores, _ in gathered]), at))
+        return tuple(temperatures)
+
+
+def _stacked(parts: list[NDArray[np.float32]]) -> NDArray[np.float32]:
+    """Rows of several widths as one rectangle, padded with -inf."""
+    whole = np.full((sum(map(len, parts)), max(part.shape[1] for part in parts)), -np.inf, np.float32)
+    start = 0
+    for part in parts:
+        whole[start : start + len(part), : part.shape[1]] = part
+        start += len(part)
+    return whole
 
 
 def _group_scores(

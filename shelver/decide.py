@@ -38,7 +38,7 @@ class Policy(BaseModel):
 
 
 DEEPEST = Policy()
-"""The default: always the most probable leaf, never an abstention."""
+"""The default: always the most probable place where products can stand, never an abstention."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +69,10 @@ class Prediction:
     """One product's answer, as a person reads it.
 
     Attributes:
-        node_id, path, confidence: the decided node; None where there is no answer.
-        level_confidence: P of the decided node's ancestors and itself, level 1 first.
+        node_id, path: the decided node; None where there is no answer.
+        confidence: P(the product stands exactly there). At an inner node this is less than its level confidence,
+            which counts what may lie below it too.
+        level_confidence: P(node) of the decided node's ancestors and itself, level 1 first.
         alternatives: the most probable places, best first.
         modality: "text", "image" or "both"; None where there was nothing to answer from.
         error: a code where the product could not be answered.
@@ -93,8 +95,8 @@ class Predictions:
         taxonomy: the tree that the indices point into.
         answered: shape (N,), bool.
         node: decided node, shape (N,), int32.
-        confidence: P(node), shape (N,), float32.
-        level_confidence: P of the decided node's lineage, shape (N, L), float32; NaN below the decided node.
+        confidence: P(the product stands exactly at the decided node), shape (N,), float32.
+        level_confidence: P(node) of the decided node's lineage, shape (N, L), float32; NaN below the decided node.
         top_node, top_confidence: the best places, best first, shape (N, n_top), int32 and float32.
         modality: shape (N,), int8, as in `Probabilities`.
         errors: a code for each row that is not answered, None for the others.
@@ -124,12 +126,12 @@ class Predictions:
             return Prediction(None, None, None, (), (), modality, self.errors[i])
         tree, node = self.taxonomy, int(self.node[i])
         alternatives = tuple(
-            Alternative(tree.ids[k], tree.path(k), float(p))
+            Alternative(tree.ids[k], tree.paths[k], float(p))
             for k, p in zip(self.top_node[i].tolist(), self.top_confidence[i], strict=True)
         )
         levels = tuple(float(p) for p in self.level_confidence[i, : tree.level[node]])
         return Prediction(
-            tree.ids[node], tree.path(node), float(self.confidence[i]), levels, alternatives, modality, None
+            tree.ids[node], tree.paths[node], float(self.confidence[i]), levels, alternatives, modality, None
         )
 
 
@@ -154,10 +156,12 @@ def decide(probs: Probabilities, taxonomy: Taxonomy, groups: SiblingGroups, poli
             remedy="Take them from the Emb2Prob stage of the same model folder.",
         )
     places = np.flatnonzero(taxonomy.is_leaf | (groups.here_slot >= 0)).astype(np.int32)
-    place_probs = groups.here(nodes)[:, places]
+    # Where products stop at leaves alone, P(standing there) is P(node), and nothing has to be subtracted.
+    stops_inside = len(places) > np.count_nonzero(taxonomy.is_leaf)
+    place_probs = (groups.here(nodes) if stops_inside else nodes).take(places, axis=1)
     n_top = min(policy.n_top, len(places))
     row = np.arange(n)[:, None]
-    best = _greatest(place_probs, n_top)
+    best = greatest(place_probs, n_top)
     top_node, top_confidence = places[best], place_probs[row, best]
 
     node = top_node[:, 0].copy()
@@ -184,7 +188,7 @@ def decide(probs: Probabilities, taxonomy: Taxonomy, groups: SiblingGroups, poli
     )
 
 
-def _greatest(values: NDArray[np.float32], n: int) -> NDArray[np.intp]:
+def greatest(values: NDArray[np.float32], n: int) -> NDArray[np.intp]:
     """Columns of the n greatest values of each row, greatest first; of equal values the first column first.
 
     Not a partition: it takes several times as long as a few argmax, and which of several equal values it takes

@@ -13,7 +13,8 @@ Only ever the exported folder, through the same `Classifier` that answers users.
 - `ece`: calibration error of the confidence, 15 bins of equal mass, debiased; null where nothing was answered.
 
 The report holds such a row for all products, and then
-`by_level` (truth and prediction cut at the level; products whose truth ends above it left out),
+`by_level` (truth and prediction cut at the level; products whose truth ends above it left out; the three
+suggestions are the most probable nodes of that level),
 `by_modality` (products as they came: what the model had to answer from),
 `asked` (the products that have both a usable text and a usable picture, asked with the text alone, the picture
 alone, and both: the same products, so the rows can be compared),
@@ -37,7 +38,7 @@ from shelver import metrics, registry
 from shelver.calibrate import MODALITIES, Modality
 from shelver.catalog.split import Part
 from shelver.catalog.store import Catalog
-from shelver.decide import Policy, Predictions
+from shelver.decide import Policy, Predictions, greatest
 from shelver.errors import CatalogError
 from shelver.pipeline import Classifier, Embedding, concatenate
 from shelver.product import Product
@@ -59,6 +60,7 @@ class _Answers:
 
     truth: list[NDArray[np.int32]] = field(default_factory=list)
     natural: list[Predictions] = field(default_factory=list)
+    level_top: list[NDArray[np.int32]] = field(default_factory=list)
     asked: dict[Modality, list[Predictions]] = field(default_factory=lambda: {m: [] for m in MODALITIES})
     asked_truth: list[NDArray[np.int32]] = field(default_factory=list)
     source: list[str | None] = field(default_factory=list)
@@ -103,6 +105,7 @@ def evaluate(
         )
     truth = np.concatenate(answers.truth)
     said = concatenate(answers.natural)
+    level_top = np.concatenate(answers.level_top)
     frequency = _frequency(tree, registry.read_labels(model))
     report: dict[str, Any] = {
         "format_version": FORMAT_VERSION,
@@ -116,7 +119,10 @@ def evaluate(
         "n_unlabelled": answers.n_unlabelled,
         "n_errors": _count(code for code in said.errors if code is not None),
         "n_picture_errors": answers.picture_errors,
-        "by_level": {str(level): level_row(tree, truth, said, level) for level in range(1, tree.n_levels + 1)},
+        "by_level": {
+            str(level): level_row(tree, truth, said, level, top=level_top[:, level - 1])
+            for level in range(1, tree.n_levels + 1)
+        },
         "by_modality": {
             name: row(tree, truth[of], select(said, of))
             for name, of in [(m, said.modality == i) for i, m in enumerate(MODALITIES, start=1)]
@@ -159,11 +165,13 @@ def _answer(classifier: Classifier, catalog: Catalog, split: Part, say: Callable
             continue
         begun = time.perf_counter()
         embedded = classifier.embed(labelled)
-        said = classifier.decide(labelled, embedded, _POLICY)
+        probs = classifier.emb2prob(embedded.text, embedded.image)
+        said = classifier.decide(labelled, embedded, probs, policy=_POLICY)
         answers.seconds += time.perf_counter() - begun
         truth = np.array([label_of[p.node_id] for p in labelled if p.node_id is not None], np.int32)
         answers.truth.append(truth)
         answers.natural.append(said)
+        answers.level_top.append(_best_at_levels(classifier.taxonomy, probs.nodes))
         answers.source += [p.source for p in labelled]
         answers.language += [p.language for p in labelled]
         for code in said.picture_errors:
@@ -253,20 +261,39 @@ def row(tree: Taxonomy, truth: NDArray[np.int32], said: Predictions) -> Row:
     }
 
 
-def level_row(tree: Taxonomy, truth: NDArray[np.int32], said: Predictions, level: int) -> Row:
-    """The figures with truth and prediction cut at a level, over the products whose truth reaches it."""
+def _best_at_levels(tree: Taxonomy, nodes: NDArray[np.float32]) -> NDArray[np.int32]:
+    """The most probable nodes of each level, best first, shape (N, L, N_TOP); -1 where a level has fewer."""
+    best = np.full((len(nodes), tree.n_levels, N_TOP), -1, np.int32)
+    for level in range(1, tree.n_levels + 1):
+        first, end = np.searchsorted(tree.level, [level, level + 1])  # a level's nodes are contiguous
+        n = min(N_TOP, int(end - first))
+        best[:, level - 1, :n] = first + greatest(nodes[:, first:end], n)
+    return best
+
+
+def level_row(
+    tree: Taxonomy, truth: NDArray[np.int32], said: Predictions, level: int, *, top: NDArray[np.int32]
+) -> Row:
+    """The figures with truth and prediction cut at a level, over the products whose truth reaches it.
+
+    Args:
+        tree: the tree of both.
+        truth: true nodes, shape (N,).
+        said: what was decided.
+        level: 1 is the first below the root.
+        top: the most probable nodes of that level, best first, shape (N, N_TOP).
+    """
     rows, true_at, said_at = metrics.at_level(tree, truth, said.node, level)
     if not len(rows):
         return {"n": 0}
     # A prediction that ends above the level has no node there; its confidence in one is 0 and it is wrong.
     here = said.answered[rows] & (said_at >= 0)
     part = select(said, rows)
-    _, _, top_at = metrics.at_level(tree, truth, said.top_node, level)
     confidence = np.where(here, part.level_confidence[:, level - 1], np.float32(0)).astype(np.float32)
     cut = replace(
         part,
         node=np.where(here, said_at, 0).astype(np.int32),
-        top_node=top_at.astype(np.int32),
+        top_node=top[rows],
         confidence=confidence,
         answered=here,
     )

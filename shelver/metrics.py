@@ -26,7 +26,6 @@ FREQUENCIES: Final[tuple[Frequency, ...]] = ("head", "torso", "tail")
 _CUMULATIVE_SHARES: Final = (0.5, 0.8)
 
 N_BINS: Final = 15
-_TINY: Final = 1e-12
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,29 +272,6 @@ def ece(confidence: Floats, right: Flags, *, n_bins: int = N_BINS) -> float:
     variance = bins.accuracy * (1 - bins.accuracy) / np.maximum(bins.n - 1, 1)
     squares = (bins.confidence - bins.accuracy) ** 2 - variance
     return float(np.sqrt(max(0.0, np.average(squares, weights=bins.n))))
-
-
-def brier(confidence: Floats, right: Flags) -> float:
-    """Mean squared difference between the confidence and being right (1) or wrong (0), of answered products.
-
-    Raises:
-        ShapeError: the shapes differ, or N is 0.
-    """
-    _check(right, confidence)
-    return float(np.square(confidence.astype(np.float64) - right).mean())
-
-
-def log_loss(probability_of_truth: Floats) -> float:
-    """Mean of -ln P(true node), in nats; a probability is taken as at least 1e-12.
-
-    Args:
-        probability_of_truth: what the model gave the true node, shape (N,).
-
-    Raises:
-        ShapeError: not one-dimensional, or N is 0.
-    """
-    _check(probability_of_truth, probability_of_truth)
-    return float(-np.log(np.maximum(probability_of_truth.astype(np.float64), _TINY)).mean())
 
 
 def _answers(truth: Nodes, predicted: Nodes, answered: Flags | None) -> Nodes:

@@ -28,7 +28,7 @@ from PIL.Image import Image, fromarray
 from shelver import registry
 from shelver.calibrate import MODALITIES, Calibration
 from shelver.decide import DEEPEST, Policy, Predictions, Probabilities, decide
-from shelver.errors import ImageError, ShapeError
+from shelver.errors import ImageError, ModelError, ShapeError
 from shelver.images import ImageSpec, decode, fit, pixels
 from shelver.ngrams import Ngrams, Vocabulary
 from shelver.product import Product, TextSpec, text_of
@@ -341,6 +341,13 @@ class Classifier:
         path = Path(folder)
         manifest = registry.read_manifest(path, verify=verify)
         taxonomy = Taxonomy.load(path / registry.TAXONOMY)
+        if taxonomy.version != manifest.taxonomy_version:
+            raise ModelError(
+                f"{path / registry.TAXONOMY} is tree {taxonomy.version}, the model was trained for "
+                f"{manifest.taxonomy_version}",
+                allowed="the tree of the model",
+                remedy="Copy the whole model folder again from its source.",
+            )
         groups = sibling_groups(taxonomy, manifest.head.stops)
         text, image = manifest.text, manifest.image
         return cls(
@@ -389,13 +396,17 @@ class Classifier:
         parts = []
         for start in range(0, max(len(products), 1), BATCH_PRODUCTS):
             batch = products[start : start + BATCH_PRODUCTS]
-            parts.append(self.decide(batch, self.embed(batch), policy))
+            embedded = self.embed(batch)
+            probs = self.emb2prob(embedded.text, embedded.image)
+            parts.append(self.decide(batch, embedded, probs, policy=policy))
         return concatenate(parts)
 
-    def decide(self, products: Sequence[Product], embedded: Embedded, policy: Policy = DEEPEST) -> Predictions:
-        """Decide N products whose embeddings are there already; says of each unanswered one why."""
+    def decide(
+        self, products: Sequence[Product], embedded: Embedded, probs: Probabilities, *, policy: Policy = DEEPEST
+    ) -> Predictions:
+        """Decide N products whose probabilities are there already; says of each unanswered one why."""
         picture_errors = embedded.picture_errors
-        predictions = self.prob2pred(self.emb2prob(embedded.text, embedded.image), policy)
+        predictions = self.prob2pred(probs, policy)
         errors = tuple(
             None if ok else self._why_not(product, picture_error)
             for ok, product, picture_error in zip(
@@ -414,6 +425,49 @@ class Classifier:
         if self.text2emb is None and (product.title or product.description or product.brand):
             return "model_needs_image"
         return "empty_product"
+
+
+class ImageText2Prob:
+    """Texts and decoded pictures to probabilities: the first three stages as one."""
+
+    def __init__(self, text2emb: Text2Emb | None, image2emb: Image2Emb | None, emb2prob: Emb2Prob) -> None:
+        self.text2emb = text2emb
+        self.image2emb = image2emb
+        self.emb2prob = emb2prob
+
+    def __call__(self, texts: Sequence[str | None], images: Sequence[Sequence[Image]]) -> Probabilities:
+        """Probabilities of N products from N texts and the pictures of each."""
+        text = self.text2emb(texts) if self.text2emb is not None else None
+        image = self.image2emb(images) if self.image2emb is not None else None
+        return self.emb2prob(text, image)
+
+
+class Emb2Pred:
+    """Embeddings to decisions: the last two stages as one, for who keeps embeddings and changes policies."""
+
+    def __init__(self, emb2prob: Emb2Prob, prob2pred: Prob2Pred) -> None:
+        self.emb2prob = emb2prob
+        self.prob2pred = prob2pred
+
+    def __call__(
+        self, text: Embedding | None, image: Embedding | None, *, policy: Policy = DEEPEST
+    ) -> Predictions:
+        """Decisions for N products."""
+        return self.prob2pred(self.emb2prob(text, image), policy)
+
+
+class ImageText2Pred:
+    """Texts and decoded pictures to decisions: all four stages as one."""
+
+    def __init__(self, imagetext2prob: ImageText2Prob, prob2pred: Prob2Pred) -> None:
+        self.imagetext2prob = imagetext2prob
+        self.prob2pred = prob2pred
+
+    def __call__(
+        self, texts: Sequence[str | None], images: Sequence[Sequence[Image]], *, policy: Policy = DEEPEST
+    ) -> Predictions:
+        """Decisions for N products from N texts and the pictures of each."""
+        return self.prob2pred(self.imagetext2prob(texts, images), policy)
 
 
 def sibling_groups(taxonomy: Taxonomy, stops: Sequence[str]) -> SiblingGroups:

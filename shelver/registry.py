@@ -128,12 +128,14 @@ def write_core(staged: Path, folder: Path, manifest: Manifest) -> None:
     """
     refuse_existing(folder)
     for name in manifest.files:
+        with (staged / name).open("rb") as file:
+            os.fsync(file.fileno())
         (staged / name).replace(folder / name)
     partial = folder / (MANIFEST + ".partial")
-    with partial.open("w", encoding="utf-8") as file:
-        file.write(json.dumps(manifest.model_dump(mode="json"), indent=2, sort_keys=True) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
+    with partial.open("w", encoding="utf-8") as text:
+        text.write(json.dumps(manifest.model_dump(mode="json"), indent=2, sort_keys=True) + "\n")
+        text.flush()
+        os.fsync(text.fileno())
     partial.replace(folder / MANIFEST)
 
 

@@ -178,7 +178,7 @@ class Bench:
 
     def trainer(self, folder: Path, say: Callable[[str], None] = lambda line: None) -> Trainer:
         from shelver.registry import ImageStage, TextStage
-        from shelver.train.checkpoint import Checkpoints
+        from shelver.train.checkpoint import Checkpoints, Stopwatch
         from shelver.train.phases import Trainer
 
         config = self.config
@@ -189,6 +189,7 @@ class Bench:
             text if self.text else None,
             image if self.image else None,
             Checkpoints(folder / "checkpoint"),
+            Stopwatch(0.0),
             folder,
             say,
         )

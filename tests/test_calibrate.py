@@ -6,10 +6,20 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from shelver.calibrate import MIN_ROWS, MODALITIES, Calibration, fit_temperatures
+from shelver.calibrate import MIN_ROWS, MODALITIES, Calibration, TemperatureFit
 from shelver.taxonomy import SiblingGroups, Taxonomy
 
 N = 20_000
+
+
+def fit_temperatures(
+    scores: NDArray[np.float32], nodes: NDArray[np.int32], groups: SiblingGroups, n_levels: int
+) -> tuple[float, ...]:
+    """In batches of an odd size, as nothing may depend on them."""
+    fit = TemperatureFit(groups, n_levels)
+    for start in range(0, len(nodes), 97):
+        fit.add(scores[start : start + 97], nodes[start : start + 97])
+    return fit.temperatures()
 
 
 def labels_from(probs: NDArray[np.float32], groups: SiblingGroups, seed: int) -> NDArray[np.int32]:
@@ -49,7 +59,7 @@ def test_the_temperatures_found_have_the_least_loss(seven: Taxonomy) -> None:
             other = fitted.copy()
             other[level] *= factor
             # Labels are noise here, so the best temperature lies at the upper end of the range.
-            assert loss(fitted) <= loss(other) + 1e-6 or np.isclose(fitted[level], np.exp(3), rtol=0.01)
+            assert loss(fitted) <= loss(other) + 1e-6 or np.isclose(fitted[level], np.exp(1.75), rtol=0.01)
 
 
 def test_a_level_with_few_rows_takes_the_temperature_of_the_level_above(seven: Taxonomy) -> None:

@@ -219,17 +219,6 @@ def test_the_debiased_error_is_right_on_average_on_few_products_where_the_plain_
     assert np.mean(plain) > 3 * gap**2
 
 
-def test_brier_and_log_loss_agree_with_scikit_learn() -> None:
-    rng = np.random.default_rng(0)
-    probabilities = rng.dirichlet(np.ones(4), 200)
-    truth = rng.integers(0, 4, 200)
-    right, confidence = probabilities.argmax(1) == truth, probabilities.max(1)
-    assert metrics.brier(confidence, right) == pytest.approx(sklearn_metrics.brier_score_loss(right, confidence))
-    expected = sklearn_metrics.log_loss(truth, probabilities)
-    assert metrics.log_loss(probabilities[np.arange(200), truth]) == pytest.approx(expected)
-    assert metrics.log_loss(np.zeros(1)) == pytest.approx(-np.log(1e-12))
-
-
 def test_a_million_products_over_ten_thousand_nodes_are_scored_in_seconds() -> None:
     rng = np.random.default_rng(0)
     parents = [None if i < 20 else int(rng.integers(0, i)) for i in range(10_000)]

@@ -22,7 +22,10 @@ from shelver.pipeline import (
     BATCH_PRODUCTS,
     MAX_BAG,
     Classifier,
+    Emb2Pred,
     Embedding,
+    ImageText2Pred,
+    ImageText2Prob,
     concatenate,
     padded,
     picture,
@@ -88,6 +91,24 @@ def test_the_classifier_is_its_four_stages(both: Classifier, products: list[Prod
     for name in FIELDS:
         np.testing.assert_allclose(getattr(by_hand, name), getattr(whole, name), atol=1e-5, err_msg=name)
     assert whole.picture_errors == codes
+
+
+def test_the_compositions_agree_with_their_parts(both: Classifier, products: list[Product]) -> None:
+    assert both.manifest.text is not None
+    texts = [text_of(p, both.manifest.text.spec) for p in products]
+    pictures, _ = both.decode([p.images for p in products])
+    policy = Policy(n_top=3)
+    probs = ImageText2Prob(both.text2emb, both.image2emb, both.emb2prob)
+    whole = both(products, policy=policy)
+    embedded = both.embed(products)
+    answers = (
+        both.prob2pred(probs(texts, pictures), policy),
+        ImageText2Pred(probs, both.prob2pred)(texts, pictures, policy=policy),
+        Emb2Pred(both.emb2prob, both.prob2pred)(embedded.text, embedded.image, policy=policy),
+    )
+    for said in answers:
+        for name in FIELDS:
+            np.testing.assert_allclose(getattr(said, name), getattr(whole, name), atol=1e-5, err_msg=name)
 
 
 def test_the_answers_do_not_depend_on_the_batch(both: Classifier, products: list[Product]) -> None:

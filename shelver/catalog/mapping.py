@@ -24,7 +24,7 @@ import re
 import tomllib
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePath
-from typing import Literal, Self, get_args
+from typing import Any, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -44,6 +44,8 @@ Standard = Literal[
     "value",
 ]
 STANDARD: tuple[Standard, ...] = get_args(Standard)
+LABELS: tuple[Standard, ...] = ("category", "split", "source", "language", "value")
+"""What learning and judging need beside the product itself; a prediction needs none of it."""
 
 _PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
 
@@ -106,10 +108,11 @@ class Mapping(BaseModel):
         id_from: `column`; `line` takes the line number as id; `hash` takes 16 hex digits of the SHA-256 of
             `id_columns`.
         id_columns: the columns that `hash` reads.
-        category_format: `path` splits the cell at `category_separator`; `id` takes the cell as a node id.
+        category_format: `path` splits the cell at `category_separator`; `id` takes the cell as a node id (without
+            a taxonomy: of a flat tree of the ids that the feed has).
         category_separator: between the levels of a path.
         category_strip: characters cut from both ends of a category cell before it is split.
-        max_level: deeper levels of a path are cut.
+        max_level: deeper levels are cut, also those of a taxonomy.
         image_folder: where the files of pictures stand; a relative one starts at the mapping's own file, or at
             the feed where there is none. Without it: the feed's folder.
         image_pattern: the name of a picture's file, made from a row: `image_{imageid}_product_{productid}.jpg`.
@@ -164,23 +167,39 @@ class Mapping(BaseModel):
             ConfigError: the file cannot be read, is no TOML, or holds an unknown or wrong entry.
         """
         path = Path(path)
-        allowed = f"a TOML file with the entries {', '.join(cls.model_fields)}"
         try:
-            mapping = cls.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+            entries = tomllib.loads(path.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            allowed = f"a TOML file with the entries {', '.join(cls.model_fields)}"
             raise ConfigError(f"mapping {path}: {error}", allowed=allowed, remedy="Mend the file.") from error
+        mapping = cls.of(entries, where=f"mapping {path.name}")
+        if mapping.image_folder is not None:
+            # Absolute, since a reader joins it to the feed's folder.
+            folder = (path.parent / mapping.image_folder).resolve()
+            mapping = mapping.model_copy(update={"image_folder": str(folder)})
+        return mapping
+
+    @classmethod
+    def of(cls, entries: dict[str, Any], *, where: str) -> Mapping:
+        """A mapping of entries as a file or flags have them.
+
+        Args:
+            entries: see the attributes.
+            where: where they come from, for the error.
+
+        Raises:
+            ConfigError: an entry is unknown or wrong, or two do not go together.
+        """
+        try:
+            return cls.model_validate(entries)
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
-            where = ".".join(str(part) for part in first["loc"][:2])
-            problem = f"{where}: {first['msg']}" if where else str(first["msg"])
+            place = ".".join(str(part) for part in first["loc"][:2])
+            problem = f"{place}: {first['msg']}" if place else str(first["msg"])
+            allowed = f"the entries {', '.join(cls.model_fields)}"
             if "columns" in first["loc"][:1] or "constants" in first["loc"][:1]:
                 allowed = f"the standard names {', '.join(STANDARD)}"
-            raise ConfigError(
-                f"mapping {path.name}: {problem}", allowed=allowed, remedy="Mend this entry."
-            ) from error
-        if mapping.image_folder is not None:
-            mapping = mapping.model_copy(update={"image_folder": str(path.parent / mapping.image_folder)})
-        return mapping
+            raise ConfigError(f"{where}: {problem}", allowed=allowed, remedy="Mend this entry.") from error
 
     @classmethod
     def guess(cls, columns: Sequence[str]) -> Mapping:
@@ -211,6 +230,16 @@ class Mapping(BaseModel):
             else:
                 found[name] = hits[0]
         return self.model_copy(update={"columns": found})
+
+    def without(self, names: Iterable[Standard]) -> Mapping:
+        """This mapping without the columns and constants of some parts."""
+        left_out = set(names)
+        return self.model_copy(
+            update={
+                "columns": {name: entry for name, entry in self.columns.items() if name not in left_out},
+                "constants": {name: text for name, text in self.constants.items() if name not in left_out},
+            }
+        )
 
     def used_columns(self) -> tuple[str, ...]:
         """Every column of the feed that is read, each once."""

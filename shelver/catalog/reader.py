@@ -4,8 +4,9 @@
         ...
 
 A trouble with a picture never costs a product its text: the picture is left out and a warning says so. A row
-that is left with neither text nor picture nor address is an `empty_product`. Repeated ids and categories that a
-taxonomy does not have are for `ingest` to judge: a reader of one row cannot.
+that is left with neither text nor picture nor address is refused, with its picture's code where it named one,
+else as an `empty_product`. Repeated ids and categories that a taxonomy does not have are for `ingest` to judge:
+a reader of one row cannot.
 """
 
 from __future__ import annotations
@@ -14,24 +15,23 @@ import hashlib
 import math
 import os
 import re
-import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
 from shelver.catalog.feeds import Feed, Format, open_feed
-from shelver.catalog.mapping import Mapping, Standard
+from shelver.catalog.mapping import LABELS, Mapping, Standard
+from shelver.catalog.pictures import Pictures
 from shelver.catalog.rows import DEFAULT_LIMITS, BadRow, Cell, Code, Limits, Row, Warn, bad_row
 from shelver.errors import ConfigError
 from shelver.product import Product
+from shelver.taxonomy import plain_name
 
 MAX_ID_CHARS = 500
 MAX_LEVELS = 32
 MAX_NAME_CHARS = 1_000
-MAX_URL_CHARS = 4_096
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-_SCHEME = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*:")
 _NO_NUMBER = frozenset(("", "nan", "none", "null", "na", "n/a", "-"))
 _SPLITS = {
     "train": "train",
@@ -92,9 +92,10 @@ def read_products(
     mapping: Mapping | None = None,
     image_root: str | PurePath | None = None,
     limits: Limits = DEFAULT_LIMITS,
+    labels: bool = True,
 ) -> Iterator[ProductRow | BadRow]:
     """The products of a feed; see `open_products`."""
-    return open_products(path, mapping=mapping, image_root=image_root, limits=limits).rows
+    return open_products(path, mapping=mapping, image_root=image_root, limits=limits, labels=labels).rows
 
 
 def open_products(
@@ -103,6 +104,7 @@ def open_products(
     mapping: Mapping | None = None,
     image_root: str | PurePath | None = None,
     limits: Limits = DEFAULT_LIMITS,
+    labels: bool = True,
 ) -> ProductFeed:
     """Opens a feed of any format as products.
 
@@ -112,13 +114,34 @@ def open_products(
         image_root: the folder of the pictures' files; wins over the mapping's `image_folder`. Without either: the
             feed's own folder. Nothing outside it is ever read.
         limits: bounds on sizes.
+        labels: False leaves what only learning and judging need unread (`shelver.catalog.mapping.LABELS`): no row
+            is refused for it, and the feed may lack the columns that the mapping names for it.
 
     Raises:
         FeedError: the feed as a whole cannot be read (also later, from `rows`, for a damaged Parquet file).
         ConfigError: the mapping does not fit the feed.
     """
-    path = Path(path)
-    given = mapping or Mapping()
+    feed, reader = _open(Path(path), mapping or Mapping(), image_root, limits, labels=labels)
+    return ProductFeed(feed.format, feed.header.columns, reader.mapping, _products(feed, reader))
+
+
+def picture_files(
+    path: str | PurePath, *, mapping: Mapping | None, image_root: str | PurePath | None, limits: Limits
+) -> Iterator[tuple[str, int]]:
+    """The name and the size in bytes of each picture file that `open_products` would read, in its order.
+
+    No file is opened for its content, and nothing is read where the mapping has no column for pictures.
+    """
+    feed, reader = _open(Path(path), mapping or Mapping(), image_root, limits, labels=False)
+    if reader.pictured:
+        for row in feed.rows:
+            if isinstance(row, Row):
+                yield from reader.pictures(row.values, read=False).files
+
+
+def _open(
+    path: Path, given: Mapping, image_root: str | PurePath | None, limits: Limits, *, labels: bool
+) -> tuple[Feed, _Reader]:
     feed = open_feed(
         path,
         format=given.format,
@@ -129,6 +152,8 @@ def open_products(
         limits=limits,
     )
     used = given.completed(feed.header.columns)
+    if not labels:
+        used = used.without(LABELS)
     used.check(feed.header.columns, repeated=feed.header.repeated, open_ended=feed.format in ("jsonl", "xml"))
     if image_root is not None:
         root = Path(image_root)
@@ -136,7 +161,7 @@ def open_products(
             raise ConfigError(f"picture folder {root}", allowed="a folder", remedy="Check the path.")
     else:
         root = path.parent / (used.image_folder or "")
-    return ProductFeed(feed.format, feed.header.columns, used, _products(feed, _Reader(used, root, limits)))
+    return feed, _Reader(used, root, limits)
 
 
 def _products(feed: Feed, reader: _Reader) -> Iterator[ProductRow | BadRow]:
@@ -148,13 +173,13 @@ class _Reader:
     """One feed's mapping, made ready for many rows."""
 
     def __init__(self, mapping: Mapping, root: Path, limits: Limits) -> None:
-        self._mapping = mapping
+        self.mapping = mapping
         self._limits = limits
         self._root = os.path.realpath(root)
         self._columns: dict[Standard, tuple[str, ...]] = {
             name: (entry,) if isinstance(entry, str) else entry for name, entry in mapping.columns.items()
         }
-        self._pictured = bool(self._columns.get("image") or mapping.image_pattern)
+        self.pictured = bool(self._columns.get("image") or mapping.image_pattern)
 
     def product(self, row: Row) -> ProductRow | BadRow:
         values = row.values
@@ -181,14 +206,14 @@ class _Reader:
         images: tuple[bytes, ...] = ()
         urls: tuple[str, ...] = ()
         warnings: tuple[str, ...] = ()
-        if self._pictured:
-            found = _Pictures(self._root, self._limits)
-            self._pictures(values, found)
+        if self.pictured:
+            found = self.pictures(values)
             images, urls, warnings = tuple(found.images), tuple(found.urls), tuple(found.warnings)
         if not (title or description or brand or images or urls):
             message = "neither a text nor a picture nor an address of a picture"
             if warnings:
-                message += f" ({', '.join(warnings)})"
+                message += f" that can be used ({', '.join(warnings)})"
+                return bad_row(row.line, Code(warnings[0]), message, field="image", product_id=product_id)
             return bad_row(row.line, Code.empty_product, message, product_id=product_id)
         product = Product(
             product_id,
@@ -210,15 +235,15 @@ class _Reader:
             text = _as_text(values.get(column), column)
             if text is not None:
                 return text
-        return self._mapping.constants.get(name)
+        return self.mapping.constants.get(name)
 
     def _id(self, row: Row) -> str:
-        if self._mapping.id_from == "line":
+        if self.mapping.id_from == "line":
             return str(row.line)
-        if self._mapping.id_from == "hash":
-            parts = [_as_text(row.values.get(c), c) or "" for c in self._mapping.id_columns]
+        if self.mapping.id_from == "hash":
+            parts = [_as_text(row.values.get(c), c) or "" for c in self.mapping.id_columns]
             if not any(parts):
-                columns = ", ".join(self._mapping.id_columns)
+                columns = ", ".join(self.mapping.id_columns)
                 raise _RefusedError(Code.missing_id, "product_id", f"nothing to make an id of in {columns}", "")
             return hashlib.sha256("\x1f".join(parts).encode()).hexdigest()[:16]
         product_id = (self._text("product_id", row.values) or "").strip()
@@ -233,7 +258,7 @@ class _Reader:
         columns = self._columns.get("category", ())
         if not columns:
             return None
-        mapping = self._mapping
+        mapping = self.mapping
         cell = values.get(columns[0])
         if len(columns) == 1 and isinstance(cell, list):
             names = [_as_text(name, columns[0]) or "" for name in cell]
@@ -245,12 +270,15 @@ class _Reader:
                 names = cells
             else:
                 names = cells[0].split(mapping.category_separator)
-        names = [" ".join(name.split()) for name in names]
+        names = [plain_name(name) for name in names]
         while names and not names[-1]:
             names.pop()
         if not names:
             return None
         if mapping.category_format == "id":
+            if len(names[-1]) > MAX_NAME_CHARS:
+                message = f"a node id has at most {MAX_NAME_CHARS:,} characters"
+                raise _RefusedError(Code.bad_category, "category", message, names[-1])
             return names[-1]
         if not all(names) or len(names) > MAX_LEVELS or max(map(len, names)) > MAX_NAME_CHARS:
             message = (
@@ -282,8 +310,10 @@ class _Reader:
             raise _RefusedError(Code.bad_value, "value", f"{text[:40]!r} is not a number of at least 0", text)
         return value
 
-    def _pictures(self, values: dict[str, Cell], found: _Pictures) -> None:
-        mapping = self._mapping
+    def pictures(self, values: dict[str, Cell], *, read: bool = True) -> Pictures:
+        """The pictures of a row; `read=False` looks at their files without reading them."""
+        found = Pictures(self._root, self._limits, read=read)
+        mapping = self.mapping
         if mapping.image_pattern is not None:
             parts: dict[str, str] = {}
             for column in mapping.image_placeholders():
@@ -291,13 +321,13 @@ class _Reader:
                 part = cell.strip() if isinstance(cell, str) else ""
                 if not part:
                     found.warn(Warn.image_missing)
-                    return
+                    return found
                 if "/" in part or "\\" in part:
                     found.warn(Warn.image_refused)
-                    return
+                    return found
                 parts[column] = part
             found.add_file(mapping.image_name(parts))
-            return
+            return found
         for column in self._columns.get("image", ()):
             cell = values.get(column)
             if isinstance(cell, str) and mapping.image_separator is not None:
@@ -305,90 +335,7 @@ class _Reader:
                     found.add(part)
             else:
                 found.add(cell)
-
-
-class _Pictures:
-    """The pictures of one product, gathered from its cells."""
-
-    def __init__(self, root: str, limits: Limits) -> None:
-        self._root = root
-        self._limits = limits
-        self.images: list[bytes] = []
-        self.urls: list[str] = []
-        self.warnings: dict[str, None] = {}
-
-    def warn(self, code: Warn) -> None:
-        self.warnings[code.value] = None
-
-    def add(self, cell: Cell) -> None:
-        """Bytes, an address, a file's path, a `{bytes, path}` struct, or a list of these."""
-        if cell is None:
-            return
-        if len(self.images) + len(self.urls) >= self._limits.images:
-            self.warn(Warn.image_refused)
-        elif isinstance(cell, bytes):
-            self._add_bytes(cell)
-        elif isinstance(cell, str):
-            self._add_text(cell.strip())
-        elif isinstance(cell, list):
-            for item in cell:
-                # A list in a list is no picture; following it could recurse without end.
-                self.add(item) if not isinstance(item, list) else self.warn(Warn.image_refused)
-        elif isinstance(cell.get("bytes"), bytes):
-            self.add(cell["bytes"])
-        elif isinstance(cell.get("path"), str) and cell.get("bytes") is None:
-            self.add(cell["path"])
-        elif any(item is not None for item in cell.values()):
-            self.warn(Warn.image_refused)
-
-    def _add_bytes(self, data: bytes) -> None:
-        if 0 < len(data) <= self._limits.image_bytes:
-            self.images.append(data)
-        else:
-            self.warn(Warn.image_missing)
-
-    def _add_text(self, text: str) -> None:
-        if not text:
-            return
-        if text.startswith("//"):
-            text = f"https:{text}"
-        if text[:8].lower().startswith(("http://", "https://")):
-            if len(text) > MAX_URL_CHARS or _CONTROL.search(text):
-                self.warn(Warn.image_refused)
-            elif text not in self.urls:
-                self.urls.append(text)
-        elif _SCHEME.match(text):  # data:, file:, ftp:, C:\
-            self.warn(Warn.image_refused)
-        else:
-            self.add_file(text)
-
-    def add_file(self, name: str) -> None:
-        """Reads a file below the picture folder; nothing outside it, whatever `..` or links say."""
-        name = name.replace("\\", "/")
-        if name.startswith("/") or ".." in name.split("/"):
-            self.warn(Warn.image_refused)
-            return
-        try:
-            real = os.path.realpath(os.path.join(self._root, name), strict=True)  # noqa: PTH118
-            if not real.startswith(os.path.join(self._root, "")):  # noqa: PTH118
-                self.warn(Warn.image_refused)
-                return
-            # Not following links and not waiting for pipes: what was checked is what is read.
-            handle = os.open(real, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        except (OSError, ValueError):
-            self.warn(Warn.image_missing)
-            return
-        try:
-            status = os.fstat(handle)
-            if stat.S_ISREG(status.st_mode) and 0 < status.st_size <= self._limits.image_bytes:
-                with os.fdopen(handle, "rb", closefd=False) as file:
-                    self._add_bytes(file.read(self._limits.image_bytes + 1))
-            else:
-                self.warn(Warn.image_missing)
-        except OSError:
-            self.warn(Warn.image_missing)
-        finally:
-            os.close(handle)
+        return found
 
 
 def _as_text(cell: Cell, column: str) -> str | None:

@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from shelver.images import MAX_BYTES
+
 # A cell as the feed has it. Numbers and truth values arrive as text; None is a typed "nothing" (JSON null, a
 # Parquet null, a typed NaN). The word "NA" in a text cell is text.
 Cell = str | bytes | list["Cell"] | dict[str, "Cell"] | None
@@ -34,6 +36,9 @@ class Code(StrEnum):
     missing_id = "missing_id"
     bad_id = "bad_id"
     empty_product = "empty_product"
+    image_missing = "image_missing"
+    image_too_many_bytes = "image_too_many_bytes"
+    image_refused = "image_refused"
     bad_value = "bad_value"
     bad_split = "bad_split"
     bad_category = "bad_category"
@@ -58,6 +63,9 @@ MEANINGS: dict[Code, str] = {
     Code.missing_id: "no product_id",
     Code.bad_id: "a product_id that is too long or holds control characters",
     Code.empty_product: "neither a text nor a picture nor an address of a picture",
+    Code.image_missing: "nothing but a picture, whose file is not there or is empty",
+    Code.image_too_many_bytes: "nothing but a picture, which is over the size limit",
+    Code.image_refused: "nothing but a picture, at a path or address that is not followed",
     Code.bad_value: "a value that is not a number of at least 0",
     Code.bad_split: "a split that is not train, validation or test",
     Code.bad_category: "a category path with an empty level in its middle, or one over the limits",
@@ -68,9 +76,10 @@ MEANINGS: dict[Code, str] = {
 
 
 class Warn(StrEnum):
-    """What was left out of a product that was accepted."""
+    """What was left out of a product that was accepted; each is also the `Code` of a row with nothing else."""
 
-    image_missing = "image_missing"  # the picture's file is not there, is empty, or is over the size limit
+    image_missing = "image_missing"  # the picture's file is not there or is empty
+    image_too_many_bytes = "image_too_many_bytes"  # over `Limits.image_bytes`
     image_refused = "image_refused"  # a path that leaves the picture folder, a data: address, too many pictures
 
 
@@ -81,16 +90,18 @@ class Limits:
     Attributes:
         cell_bytes: largest text cell (counted in characters once decoded).
         row_bytes: largest record.
-        image_bytes: largest encoded picture.
+        image_bytes: largest encoded picture; more than `shelver.images` decodes would be of no use.
+        product_image_bytes: most bytes of all pictures of one product.
         images: most pictures (and addresses of pictures) of one product.
         rows: most records of one feed.
-        bomb_bytes, bomb_ratio: a compressed feed that unpacks to more than `bomb_bytes` and to more than
+        bomb_bytes, bomb_ratio: a compressed feed (gzip, Parquet) that unpacks to more than `bomb_bytes` and to more than
             `bomb_ratio` times its own size is refused.
     """
 
     cell_bytes: int = 10 * 1024 * 1024
     row_bytes: int = 32 * 1024 * 1024
-    image_bytes: int = 20 * 1024 * 1024
+    image_bytes: int = MAX_BYTES
+    product_image_bytes: int = 64_000_000
     images: int = 250
     rows: int = 200_000_000
     bomb_bytes: int = 64 * 1024 * 1024

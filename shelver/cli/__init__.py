@@ -62,9 +62,13 @@ def main() -> None:
         # The reader of our output has gone, for example `| head`; nothing more can be said to it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    except (FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError, PermissionError) as error:
+        fail(f"{error.strerror} ({error.filename}). Allowed: a path that exists and may be used. Check it.", 2)
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
-        fail(f"{error.strerror or error}{where}. Free space or fix the path, then run the same command again.", 1)
+        fail(
+            f"{error.strerror or error}{where}. Make room or mend the device, then run the same command again.", 1
+        )
     except Exception as error:  # the last resort of a program's outermost frame
         if os.environ.get("SHELVER_DEBUG"):
             traceback.print_exc()

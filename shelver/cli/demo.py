@@ -41,7 +41,7 @@ def demo(
     from shelver.catalog.ingest import ingest
     from shelver.catalog.store import Catalog
     from shelver.datasets.generated import messy_listings, write_demo
-    from shelver.errors import InputError
+    from shelver.errors import InputError, refuse_file
     from shelver.evaluate import evaluate, write_report
     from shelver.pipeline import Classifier
     from shelver.settings import read_settings
@@ -49,6 +49,7 @@ def demo(
     from shelver.train.run import train
 
     started = time.monotonic()
+    refuse_file(out)
     mark = out / ".shelver-demo"
     if out.exists() and any(out.iterdir()) and not mark.is_file():
         raise InputError(
@@ -68,7 +69,12 @@ def demo(
     say.progress("3/4 learning")
     settings = read_settings()
     trained = train(
-        catalog, out / "model", TrainConfig(seed=seed), cache=out / "cache", resume=False, say=_indented
+        catalog,
+        out / "model",
+        TrainConfig(seed=seed),
+        cache=out / "cache",
+        threads=settings.threads,
+        say=_indented,
     )
     say.progress("4/4 evaluating the exported model on products that it never saw")
     report = evaluate(out / "model", catalog, say=_indented, threads=settings.threads)

@@ -58,7 +58,16 @@ def train(
     require_training()
     from shelver.train.run import train as run_training
 
-    trained = run_training(opened, out, chosen, cache=read_settings().cache, resume=resume, say=say.progress)
+    settings = read_settings()
+    trained = run_training(
+        opened,
+        out,
+        chosen,
+        cache=settings.cache,
+        threads=settings.threads,
+        resume=resume,
+        say=say.progress,
+    )
     record = {
         "model": str(out),
         "model_version": trained.model_version,
@@ -77,18 +86,19 @@ def train(
 
 
 def require_training() -> None:
-    """Say clearly that the extra is missing, before anything long starts.
+    """Say that the extra is missing before anything long starts.
 
     Raises:
-        MissingExtraError: torch is not installed.
+        MissingExtraError: torch, or what exports and records, is not installed.
     """
     from importlib.util import find_spec
 
     from shelver.errors import MissingExtraError
 
-    if find_spec("torch") is None:
+    missing = [name for name in ("torch", "onnx", "onnxscript", "tensorboard") if find_spec(name) is None]
+    if missing:
         raise MissingExtraError(
-            "training needs PyTorch, which is not installed",
+            f"training needs {', '.join(missing)}, not installed",
             allowed="an environment with the `train` extra",
             remedy="Run `pip install 'shelver[train]'`.",
         )
@@ -122,10 +132,12 @@ def evaluate(
 ) -> None:
     """Score a model folder on a split of a catalog."""
     from shelver.catalog.store import Catalog
+    from shelver.errors import refuse_file
     from shelver.evaluate import evaluate as score
     from shelver.evaluate import write_report
     from shelver.settings import read_settings
 
+    refuse_file(out)
     report = score(model, Catalog.open(catalog), split=split, say=say.progress, threads=read_settings().threads)
     path = write_report(report, out)
     say.result(report, f"{report_text(report)}\n\n{path}", as_json=as_json)

@@ -9,7 +9,7 @@
 
 from __future__ import annotations
 
-from shelver.taxonomy.build import ROOT, Notes
+from shelver.taxonomy.build import ROOT, Notes, plain_name
 from shelver.taxonomy.flat import read_flat
 from shelver.taxonomy.google import read_google
 from shelver.taxonomy.gs1 import read_gs1
@@ -29,6 +29,7 @@ __all__ = [
     "from_id_paths",
     "localise",
     "path_id",
+    "plain_name",
     "read_flat",
     "read_google",
     "read_gs1",

@@ -54,6 +54,11 @@ def fail(received: str, *, allowed: str, remedy: str = "Correct the file and rea
     raise TaxonomyError(received, allowed=allowed, remedy=remedy)
 
 
+def plain_name(name: str) -> str:
+    """A name as it is compared: runs of white space, also no-break spaces, are one space, and none at the ends."""
+    return " ".join(name.split())
+
+
 def breadth_first(parents: Ints, where: Where) -> Ints:
     """Orders nodes breadth first; siblings stay contiguous and keep their order.
 

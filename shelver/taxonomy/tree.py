@@ -25,6 +25,7 @@ from shelver.taxonomy.build import (
     checked_texts,
     fail,
     frozen,
+    plain_name,
     unfold,
 )
 
@@ -181,9 +182,12 @@ class Taxonomy:
 
     @cached_property
     def _by_path(self) -> dict[tuple[str, ...], list[int]]:
+        names = [plain_name(name) for name in self.names]
+        paths: list[tuple[str, ...]] = []
         found: dict[tuple[str, ...], list[int]] = {}
-        for k, path in enumerate(self._path_names):
-            found.setdefault(path, []).append(k)
+        for k, parent in enumerate(self.parent.tolist()):
+            paths.append((*paths[parent], names[k]) if parent >= 0 else (names[k],))
+            found.setdefault(paths[k], []).append(k)
         return found
 
     def find(self, node_id: str) -> int | None:
@@ -212,14 +216,15 @@ class Taxonomy:
     def find_path(self, names: Sequence[str]) -> int | None:
         """Index of the node at this path; None where there is none, or where several nodes share the path.
 
+        White space is compared as one space: feeds and trees seldom agree on double and no-break spaces.
         Siblings can share a name (three pairs in Shopify's French tree do): `find_paths` tells them all.
         """
-        found = self._by_path.get(tuple([name.strip() for name in names]), ())
+        found = self._by_path.get(tuple(map(plain_name, names)), ())
         return found[0] if len(found) == 1 else None
 
     def find_paths(self, names: Sequence[str]) -> Ints:
         """Indices of all nodes at this path: none, one, or several where siblings share a name."""
-        found = self._by_path.get(tuple([name.strip() for name in names]), ())
+        found = self._by_path.get(tuple(map(plain_name, names)), ())
         return np.asarray(found, dtype=np.int32)
 
     def path(self, k: int, sep: str = " > ") -> str:

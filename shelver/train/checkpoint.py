@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -36,7 +37,7 @@ class Progress(BaseModel):
         step: optimizer steps done in this phase.
         elapsed_s: seconds spent, over all runs and phases.
         phase_from_s: `elapsed_s` when the phase began.
-        best_step, best_score, best_loss: the best validation so far; step 0 means none yet.
+        best_step, best_score, best_loss: the best validation so far; None before the first.
         bad_epochs: epochs since then.
         chosen: set when the choosing phase has ended.
     """
@@ -45,11 +46,21 @@ class Progress(BaseModel):
     step: int = 0
     elapsed_s: float = 0.0
     phase_from_s: float = 0.0
-    best_step: int = 0
-    best_score: float = -1.0
-    best_loss: float = 1e30
+    best_step: int | None = None
+    best_score: float | None = None
+    best_loss: float | None = None
     bad_epochs: int = 0
     chosen: Chosen | None = None
+
+
+class Stopwatch:
+    """Seconds that a training has taken, over all its runs."""
+
+    def __init__(self, spent_s: float) -> None:
+        self._from = time.monotonic() - spent_s
+
+    def elapsed_s(self) -> float:
+        return time.monotonic() - self._from
 
 
 class Checkpoints:
@@ -70,7 +81,7 @@ class Checkpoints:
         tensors, scalars = _pack(model, optimizers)
         _save(tensors, self.folder / last)
         best = state.get("best")
-        if progress.best_step == progress.step and progress.step:
+        if progress.best_step == progress.step:
             best = f"best-{progress.phase}-{progress.step:08d}.safetensors"
             _save(dict(model.state_dict()), self.folder / best)
         self._commit(

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from shelver.taxonomy import SiblingGroups
-from shelver.train.checkpoint import Checkpoints, Progress
+from shelver.train.checkpoint import Checkpoints, Progress, Stopwatch
 from shelver.train.config import TrainConfig
 from shelver.train.data import Features, Say, take
 from shelver.train.losses import TreeLoss
@@ -104,6 +104,7 @@ def train_phase(
     stop_at: int,
     deadline: Deadline | None,
     progress: Progress,
+    watch: Stopwatch,
     checkpoints: Checkpoints,
     log: RunLog,
     say: Say,
@@ -122,6 +123,7 @@ def train_phase(
         stop_at: steps after which to stop, at most `planned_steps`.
         deadline: the clock's limit; the learning rate then falls with whichever is further on.
         progress: where the phase stands; updated.
+        watch: the training's clock.
         checkpoints: where it is saved.
         log: the run's record.
         say: told about rate and time left.
@@ -132,7 +134,7 @@ def train_phase(
     usable = train.usable()
     per_epoch = n_steps_per_epoch(len(usable), batch_size)
     loss_of = TreeLoss(groups)
-    started_s, first_step = time.monotonic() - progress.elapsed_s, progress.step
+    first_step = progress.step
     begun = told = saved = time.monotonic()
     order: NDArray[np.intp] = usable
     epoch_of_order = -1
@@ -143,7 +145,7 @@ def train_phase(
     def share_done() -> float:
         done = progress.step / planned_steps
         if deadline is not None:
-            done = max(done, (progress.elapsed_s - deadline.from_s) / max(deadline.at_s - deadline.from_s, 1e-9))
+            done = max(done, (watch.elapsed_s() - deadline.from_s) / max(deadline.at_s - deadline.from_s, 1e-9))
         return min(done, 1.0)
 
     def out_of_patience() -> bool:
@@ -163,13 +165,12 @@ def train_phase(
         loss_n += 1
         progress.step += 1
         now = time.monotonic()
-        progress.elapsed_s = now - started_s
         if now - told > TELL_EVERY_S:
             told = now
             rate = (progress.step - first_step) / (now - begun)
             left_s = (stop_at - progress.step) / rate
             if deadline is not None:
-                left_s = min(left_s, deadline.at_s - progress.elapsed_s)
+                left_s = min(left_s, deadline.at_s - watch.elapsed_s())
             say(
                 f"{phase}: epoch {epoch + 1}, step {progress.step:,} of at most {stop_at:,}, "
                 f"{rate * batch_size:,.0f} products/s, loss {loss_sum / loss_n:.3f}, {max(left_s, 0):,.0f} s left"
@@ -189,14 +190,15 @@ def train_phase(
             log.row(progress.step, figures)
         if ended or now - saved > CHECKPOINT_EVERY_S:
             saved = now
-            progress.elapsed_s = time.monotonic() - started_s
+            progress.elapsed_s = watch.elapsed_s()
             checkpoints.save(progress, model, optimizers)
     if validation is not None:
         checkpoints.load_best(model)
 
 
 def _note_best(progress: Progress, accuracy: float, loss: float) -> None:
-    if (accuracy, -loss) > (progress.best_score, -progress.best_loss):
+    before = progress.best_score, progress.best_loss
+    if before[0] is None or before[1] is None or (accuracy, -loss) > (before[0], -before[1]):
         progress.best_step, progress.best_score, progress.best_loss = progress.step, accuracy, loss
         progress.bad_epochs = 0
     else:

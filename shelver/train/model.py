@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+MAX_DEVIATION: Final = 10.0
+"""Standard deviations; a standardised feature is clipped there."""
 
 
 class NgramTable(nn.Module):
@@ -67,7 +72,9 @@ class ImageBranch(nn.Module):
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """(N, D_i) → scores (N, M) and the hidden layer (N, H)."""
-        hidden = F.relu(self.inner(self.drop((image - self.mean) * self.scale)))
+        # Clipped: a feature that hardly varied in training must not swamp the rest on an unusual picture.
+        standard = ((image - self.mean) * self.scale).clamp(-MAX_DEVIATION, MAX_DEVIATION)
+        hidden = F.relu(self.inner(self.drop(standard)))
         return self.outer(self.drop(hidden)), hidden
 
 

@@ -10,21 +10,23 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from shelver.calibrate import MODALITIES, Calibration, Modality, fit_temperatures
-from shelver.errors import CatalogError
+from shelver.calibrate import MODALITIES, Calibration, Modality, TemperatureFit
+from shelver.errors import CatalogError, ConfigError
 from shelver.ngrams import Vocabulary
 from shelver.pipeline import sibling_groups
 from shelver.registry import ImageStage, TextStage
 from shelver.taxonomy import SiblingGroups, Taxonomy
-from shelver.train.checkpoint import Checkpoints, Chosen, Progress
+from shelver.train.checkpoint import Checkpoints, Chosen, Progress, Stopwatch
 from shelver.train.config import TrainConfig
 from shelver.train.data import Examples, Features, Say
-from shelver.train.loop import Deadline, judge, judged_rows, n_steps_per_epoch, scores_of, train_phase
+from shelver.train.loop import JUDGE_BATCH, Deadline, judge, judged_rows, n_steps_per_epoch, scores_of, train_phase
 from shelver.train.model import ImageBranch, NgramTable, ProductModel, TextBranch, TreeHead
 from shelver.train.runlog import RunLog
 
 EXPORT_RESERVE_S: Final = 15.0
-"""What is kept free of a time limit for calibration and export."""
+"""What is kept free of a time limit for calibration and export; of a short limit, a quarter."""
+CHOOSE_SHARE: Final = 0.45
+"""What the choosing phase may take of the time when a refit on more products follows."""
 FEW_TEXTS: Final = 2_000
 """Below this many texts, n-grams that occur once are kept too."""
 
@@ -50,6 +52,7 @@ class Trainer:
     text: TextStage | None
     image: ImageStage | None
     checkpoints: Checkpoints
+    watch: Stopwatch
     run: Path
     say: Say
 
@@ -61,11 +64,7 @@ class Trainer:
         n_usable = self._n_usable(learned)
         batch_size = config.batch_size or _batch_size(n_usable)
         planned = config.epochs * n_steps_per_epoch(n_usable, batch_size)
-        end_s = None if config.time_limit_s is None else config.time_limit_s - EXPORT_RESERVE_S
         if progress.phase == "choose":
-            half_s = end_s
-            if end_s is not None and refit:
-                half_s = progress.elapsed_s + (end_s - progress.elapsed_s) * 0.45
             model, vocabulary, validation = self._phase(
                 learned,
                 held,
@@ -73,13 +72,13 @@ class Trainer:
                 progress,
                 planned=planned,
                 stop_at=planned,
-                end_s=half_s,
+                share=CHOOSE_SHARE if refit else 1.0,
                 batch_size=batch_size,
             )
             found = self._calibrate(model, validation, groups, tree, progress)
             if not refit:
                 return Fitted(model, vocabulary, self.text, self.image, groups, nodes, found)
-            progress = Progress(phase="refit", elapsed_s=progress.elapsed_s, chosen=found)
+            progress = Progress(phase="refit", elapsed_s=self.watch.elapsed_s(), chosen=found)
             self.checkpoints.begin(progress)
         chosen = progress.chosen
         assert chosen is not None
@@ -90,9 +89,9 @@ class Trainer:
             groups,
             progress,
             # Under a time limit the learning rate fell to zero by the clock, so it has to by the steps now.
-            planned=planned if end_s is None else chosen.steps,
+            planned=planned if config.time_limit_s is None else chosen.steps,
             stop_at=chosen.steps,
-            end_s=end_s,
+            share=1.0,
             batch_size=batch_size,
         )
         return Fitted(model, vocabulary, self.text, self.image, groups, nodes, chosen)
@@ -117,9 +116,12 @@ class Trainer:
         *,
         planned: int,
         stop_at: int,
-        end_s: float | None,
+        share: float,
         batch_size: int,
     ) -> tuple[ProductModel, Vocabulary | None, Features | None]:
+        if not progress.step:
+            progress.phase_from_s = self.watch.elapsed_s()
+        deadline = self._deadline(progress.phase_from_s, share)
         vocabulary = None
         if self.text is not None:
             texts = [t for t in learned.texts if t is not None]
@@ -136,9 +138,6 @@ class Trainer:
         if validation is not None and not len(validation.usable()):
             validation = None  # nothing to judge by
         model = _build(self.config, vocabulary, train, groups)
-        if not progress.step:
-            progress.phase_from_s = progress.elapsed_s
-        deadline = None if end_s is None else Deadline(progress.phase_from_s, max(end_s, progress.phase_from_s))
         log = RunLog(self.run, phase=progress.phase, step=progress.step)
         train_phase(
             model,
@@ -151,12 +150,28 @@ class Trainer:
             stop_at=stop_at,
             deadline=deadline,
             progress=progress,
+            watch=self.watch,
             checkpoints=self.checkpoints,
             log=log,
             say=self.say,
         )
         log.close()
         return model, vocabulary, validation
+
+    def _deadline(self, from_s: float, share: float) -> Deadline | None:
+        """The clock's limit of a phase that may take a share of what is left of the time limit."""
+        limit_s = self.config.time_limit_s
+        if limit_s is None:
+            return None
+        reserve_s = min(EXPORT_RESERVE_S, limit_s / 4)
+        left_s = limit_s - reserve_s - from_s
+        if left_s <= 0:
+            raise ConfigError(
+                f"a time limit of {limit_s:.0f} s, of which {from_s:.0f} s went into reading the catalog",
+                allowed=f"a limit that leaves more than {reserve_s:.0f} s after reading, for learning and export",
+                remedy="Run the same command again, since picture embeddings are kept, or raise --time-limit.",
+            )
+        return Deadline(from_s, from_s + left_s * share)
 
     def _calibrate(
         self,
@@ -176,11 +191,16 @@ class Trainer:
             asked = _as_if_only(validation, modality)
             rows = judged_rows(asked)
             if len(rows):
-                scores = scores_of(model, asked, rows)
-                fitted[modality] = fit_temperatures(scores, asked.node[rows], groups, n_levels)
+                fit = TemperatureFit(groups, n_levels)
+                for start in range(0, len(rows), JUDGE_BATCH):
+                    batch = rows[start : start + JUDGE_BATCH]
+                    fit.add(scores_of(model, asked, batch), asked.node[batch])
+                fitted[modality] = fit.temperatures()
         calibration = Calibration(temperatures={**Calibration.none(n_levels).temperatures, **fitted})
         return Chosen(
-            steps=progress.best_step, calibration=calibration, validation=judge(model, validation, groups)
+            steps=progress.best_step or progress.step,
+            calibration=calibration,
+            validation=judge(model, validation, groups),
         )
 
 

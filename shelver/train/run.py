@@ -6,11 +6,15 @@ validation, perhaps learn again on both, export each stage with its proof, and s
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -19,10 +23,10 @@ import numpy as np
 
 from shelver import __version__, registry
 from shelver.catalog.store import Catalog
-from shelver.errors import CatalogError, ConfigError, ModelError
+from shelver.errors import CatalogError, ConfigError, ModelError, refuse_file
 from shelver.pipeline import Image2Emb
 from shelver.registry import HeadStage, ImageStage, Manifest, sha256_of
-from shelver.train.checkpoint import Checkpoints, Progress
+from shelver.train.checkpoint import Checkpoints, Progress, Stopwatch
 from shelver.train.config import TrainConfig
 from shelver.train.data import Say, read_examples
 from shelver.train.embed import EmbeddingCache, ImageEmbedder
@@ -56,7 +60,14 @@ class Trained:
 
 
 def train(
-    catalog: Catalog, out: Path, config: TrainConfig, *, cache: Path, resume: bool = False, say: Say = print
+    catalog: Catalog,
+    out: Path,
+    config: TrainConfig,
+    *,
+    cache: Path,
+    threads: int | None = None,
+    resume: bool = False,
+    say: Say = print,
 ) -> Trained:
     """Train a model and write its folder.
 
@@ -65,6 +76,7 @@ def train(
         out: the model folder; `out/run` keeps the record.
         config: what to do.
         cache: folder for picture embeddings, shared by all runs.
+        threads: threads for the ONNX session that embeds pictures; all available cores by default.
         resume: go on with the run in `out/run`.
         say: receives progress, a line at a time.
 
@@ -73,6 +85,23 @@ def train(
         ConfigError: the config asks for what the catalog lacks, or differs from the run to resume.
         ModelError: `out` holds a model or an unfinished run already.
     """
+    run = out / RUN
+    refuse_file(out)
+    run.mkdir(parents=True, exist_ok=True)
+    with _locked(run):
+        return _train(catalog, out, config, cache=cache, threads=threads, resume=resume, say=say)
+
+
+def _train(
+    catalog: Catalog,
+    out: Path,
+    config: TrainConfig,
+    *,
+    cache: Path,
+    threads: int | None,
+    resume: bool,
+    say: Say,
+) -> Trained:
     started = time.monotonic()
     run = out / RUN
     _open_run(run, out, catalog, config, resume=resume)
@@ -81,6 +110,7 @@ def train(
         _tidy(run)
         return Trained(out, manifest.model_version, (), {}, time.monotonic() - started, was_done=True)
     progress = Checkpoints(run / "checkpoint").progress() or Progress()
+    watch = Stopwatch(progress.elapsed_s)
     staged = run / "staged"
     # Whatever lies there becomes a core file, so nothing that a killed run left half written may.
     shutil.rmtree(staged, ignore_errors=True)
@@ -95,7 +125,7 @@ def train(
         parity[registry.IMAGE2EMB] = export_lite0(
             staged / registry.IMAGE2EMB, image.spec.height_px, image.spec.width_px
         )
-        embedder = _embedder(staged / registry.IMAGE2EMB, image, cache)
+        embedder = _embedder(staged / registry.IMAGE2EMB, image, cache, threads)
     learned, held = (
         read_examples(
             catalog,
@@ -119,8 +149,7 @@ def train(
             allowed="a catalog with a category for the products in train",
             remedy="Look at `shelver describe`, then check the mapping of the category column and the --split.",
         )
-    progress.elapsed_s += time.monotonic() - started
-    trainer = Trainer(config, text, image, Checkpoints(run / "checkpoint"), run, say)
+    trainer = Trainer(config, text, image, Checkpoints(run / "checkpoint"), watch, run, say)
     fitted = trainer.learn(learned, held, catalog.taxonomy, progress)
 
     say("exporting")
@@ -128,6 +157,24 @@ def train(
     _tidy(run)
     seconds = time.monotonic() - started
     return Trained(out, manifest.model_version, tuple(choices), fitted.chosen.validation, seconds)
+
+
+@contextmanager
+def _locked(run: Path) -> Iterator[None]:
+    """Keep a second training away from the folder; a killed one lets go by itself."""
+    handle = os.open(run, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ModelError(
+                f"another process is training in {run}",
+                allowed="one training a folder at a time",
+                remedy="Wait for it, or name another --out.",
+            ) from error
+        yield
+    finally:
+        os.close(handle)
 
 
 def _tidy(run: Path) -> None:
@@ -165,7 +212,6 @@ def _open_run(run: Path, out: Path, catalog: Catalog, config: TrainConfig, *, re
             allowed="an empty --out folder, or --resume",
             remedy=f"Add --resume to go on with it, or remove {run}.",
         )
-    run.mkdir(parents=True, exist_ok=True)
     partial = file.with_name("config.json.partial")
     partial.write_text(json.dumps(record, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     partial.replace(file)
@@ -212,14 +258,17 @@ def _git_commit() -> str | None:
     git = shutil.which("git")
     if git is None:
         return None
-    call = [git, "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
-    found = subprocess.run(call, capture_output=True, text=True, check=False)  # noqa: S603
-    return found.stdout.strip() or None
+    package = Path(__file__).parents[1]
+    call = [git, "-C", str(package), "rev-parse", "--show-toplevel", "HEAD"]
+    found = subprocess.run(call, capture_output=True, text=True, check=False).stdout.split("\n")  # noqa: S603
+    # Installed into an environment inside somebody's own repository, that repository's commit would be a lie.
+    return found[1] if len(found) > 1 and Path(found[0]) == package.parent else None
 
 
-def _embedder(path: Path, image: ImageStage, cache: Path) -> ImageEmbedder:
+def _embedder(path: Path, image: ImageStage, cache: Path, threads: int | None) -> ImageEmbedder:
     spec = image.spec.model_dump_json()
     name = f"{LITE0_ID}-{hashlib.sha256(spec.encode()).hexdigest()[:12]}"
     return ImageEmbedder(
-        Image2Emb.open(path, image.spec, WIDTH), EmbeddingCache(cache / "embeddings" / name, WIDTH)
+        Image2Emb.open(path, image.spec, WIDTH, threads=threads),
+        EmbeddingCache(cache / "embeddings" / name, WIDTH),
     )

@@ -20,7 +20,7 @@ PICTURES_SAMPLED: Final = 256
 def choose_stages(catalog: Catalog, config: TrainConfig) -> tuple[TextStage | None, ImageStage | None, list[str]]:
     """Settle what the config leaves open, and say why."""
     choices: list[str] = []
-    sizes_px = _survey(catalog)
+    sizes_px = _survey(catalog) if config.image_encoder != "none" else []
     has_text = catalog.info.n_with_text > 0
     has_pictures = bool(sizes_px)
     for flag, encoder, has, what in (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,9 +12,9 @@ import numpy as np
 import pytest
 import torch
 
-from shelver.errors import CatalogError
+from shelver.errors import CatalogError, ConfigError
 from shelver.pipeline import Embedding
-from shelver.train.checkpoint import Progress
+from shelver.train.checkpoint import Progress, Stopwatch
 from shelver.train.data import Examples, Features
 from shelver.train.loop import judge
 from shelver.train.phases import Fitted, _batch_size
@@ -175,25 +176,29 @@ def test_one_product_of_one_category_can_be_learned(bench: Benches, tmp_path: Pa
 
 
 @pytest.mark.parametrize("refit", [False, True])
-def test_a_time_limit_that_is_over_already_still_gives_a_model(
-    bench: Benches, tmp_path: Path, refit: bool
-) -> None:
-    fitted = bench(epochs=1000, time_limit_s=1.0, refit=refit).learn(tmp_path)
-    assert fitted.chosen.steps == 1
+def test_a_short_time_limit_still_gives_a_model(bench: Benches, tmp_path: Path, refit: bool) -> None:
+    fitted = bench(epochs=100_000, patience=0, time_limit_s=1.0, refit=refit).learn(tmp_path)
+    assert fitted.chosen.steps >= 1
     rows = rows_of(tmp_path)
-    assert [row["step"] for row in rows] == [1] * (1 + refit)
+    assert {row["phase"] for row in rows} == ({"choose", "refit"} if refit else {"choose"})
+
+
+def test_a_time_limit_that_reading_has_used_up_is_an_error_that_says_so(bench: Benches, tmp_path: Path) -> None:
+    small = bench(time_limit_s=20.0)
+    trainer = replace(small.trainer(tmp_path), watch=Stopwatch(spent_s=19.0))
+    with pytest.raises(ConfigError, match="19 s went into reading"):
+        trainer.learn(small.examples(90, 1), small.examples(40, 2), small.tree, Progress())
 
 
 def test_a_time_limit_ends_training_and_lets_the_learning_rate_fall_by_the_clock(
     bench: Benches, tmp_path: Path
 ) -> None:
-    limit_s = 15.0 + 2.0  # the reserve for the export, and two seconds for learning
-    small = bench(epochs=100_000, patience=0, time_limit_s=limit_s)
+    small = bench(epochs=100_000, patience=0, time_limit_s=2.0)  # a quarter of it is kept for the export
     trainer = small.trainer(tmp_path)
     fitted: Fitted = trainer.learn(small.examples(90, 1), small.examples(40, 2), small.tree, Progress())
     progress = trainer.checkpoints.progress()
     assert progress is not None
-    assert 2.0 <= progress.elapsed_s < 3.5
+    assert 1.5 <= progress.elapsed_s < 10.0  # a busy machine is slow to look at the clock
     assert 0 < fitted.chosen.steps <= progress.step
 
 

@@ -81,7 +81,7 @@ def test_cut_after_an_epoch_was_judged_but_before_it_was_saved(bench: Benches, t
 
 def test_cut_when_patience_has_run_out(bench: Benches, tmp_path: Path) -> None:
     small = bench(epochs=40, patience=1, lr=0.1)
-    cuts = [(phases, "fit_temperatures", 1), (phases, "fit_temperatures", 2)]
+    cuts = [(phases, "TemperatureFit", 1), (phases, "TemperatureFit", 2)]
     assert_cut_makes_no_difference(small, tmp_path, cuts, every_step=False)
     assert len(figures(tmp_path / "broken")) < 40
 
