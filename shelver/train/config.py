@@ -33,7 +33,8 @@ class TrainConfig(BaseModel):
         text_width: D_t, width of the text embedding.
         image: size and scaling of pictures; None chooses the size from the catalog's own pictures.
         hidden: width of the hidden layer of each branch of the head.
-        dropout: share of hidden units, and of embedding entries, left out in training.
+        dropout, image_dropout: share of hidden units, and of embedding entries, left out in training, in the text
+            branch and the picture branch.
         ngram_dropout: share of a text's n-grams left out in training.
         drop_text, drop_image: share of the products with both whose text (or picture) is hidden in a step, so that
             one model learns to answer from either.
@@ -61,6 +62,7 @@ class TrainConfig(BaseModel):
     image: ImageSpec | None = None
     hidden: int = Field(default=256, ge=8)
     dropout: float = Field(default=0.5, ge=0, lt=1)
+    image_dropout: float = Field(default=0.2, ge=0, lt=1)
     ngram_dropout: float = Field(default=0.1, ge=0, lt=1)
     drop_text: float = Field(default=0.25, ge=0, lt=1)
     drop_image: float = Field(default=0.25, ge=0, lt=1)

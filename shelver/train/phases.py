@@ -240,7 +240,7 @@ def _build(
             torch.from_numpy(scale.astype(np.float32)),
             config.hidden,
             groups.n_slots,
-            config.dropout,
+            config.image_dropout,
         )
     return ProductModel(table, TreeHead(text, image, config.hidden, groups.n_slots))
 
