@@ -191,7 +191,7 @@ def classify_feed(
     kind, zipped = check_output(out)
     if out.exists() and feed.exists() and out.samefile(feed):
         raise InputError(f"--out {out} is the feed itself", allowed="another file", remedy="Name another --out.")
-    rows = open_products(feed, mapping=mapping, image_root=image_root).rows
+    rows = open_products(feed, mapping=mapping, image_root=image_root, labels=False).rows
     partial = out.with_name(f".{out.name}.partial")
     tally = _Tally()
     started = told = time.monotonic()

@@ -6,8 +6,9 @@ retraining and without embedding anything again.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Final, Literal
 
 import numpy as np
@@ -203,3 +204,21 @@ def greatest(values: NDArray[np.float32], n: int) -> NDArray[np.intp]:
         best[:, i] = left.argmax(axis=1)
         left[row, best[:, i]] = -np.inf
     return best
+
+
+def concatenate(parts: Sequence[Predictions]) -> Predictions:
+    """Predictions of several batches of one model as one."""
+    if len(parts) == 1:
+        return parts[0]
+    return Predictions(
+        taxonomy=parts[0].taxonomy,
+        answered=np.concatenate([p.answered for p in parts]),
+        node=np.concatenate([p.node for p in parts]),
+        confidence=np.concatenate([p.confidence for p in parts]),
+        level_confidence=np.concatenate([p.level_confidence for p in parts]),
+        top_node=np.concatenate([p.top_node for p in parts]),
+        top_confidence=np.concatenate([p.top_confidence for p in parts]),
+        modality=np.concatenate([p.modality for p in parts]),
+        errors=tuple(chain.from_iterable(p.errors for p in parts)),
+        picture_errors=tuple(chain.from_iterable(p.picture_errors for p in parts)),
+    )

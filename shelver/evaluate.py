@@ -38,9 +38,9 @@ from shelver import metrics, registry
 from shelver.calibrate import MODALITIES, Modality
 from shelver.catalog.split import Part
 from shelver.catalog.store import Catalog
-from shelver.decide import Policy, Predictions, greatest
+from shelver.decide import Policy, Predictions, concatenate, greatest
 from shelver.errors import CatalogError
-from shelver.pipeline import Classifier, Embedding, concatenate
+from shelver.pipeline import Classifier, Embedding
 from shelver.product import Product
 from shelver.taxonomy import Taxonomy
 

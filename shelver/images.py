@@ -270,7 +270,9 @@ def _draft(opened: ImageFile.ImageFile, target_px: tuple[int, int] | None) -> No
         # draft() rounds towards the larger picture: ask for the next power of two.
         shrink = 2.0 ** math.ceil(math.log2(math.sqrt(width * height / MAX_PIXELS)))
     if shrink > 1:
-        opened.draft("RGB" if opened.mode != "L" else "L", (int(width / shrink), int(height / shrink)))
+        opened.draft(
+            "RGB" if opened.mode != "L" else "L", (max(1, int(width / shrink)), max(1, int(height / shrink)))
+        )
 
 
 def _as_rgb(image: Image.Image, background: Colour) -> Image.Image:

@@ -295,3 +295,10 @@ def test_the_content_hash_is_sha_256() -> None:
 def test_an_image_error_says_what_was_received_what_is_allowed_and_what_to_do() -> None:
     with pytest.raises(ImageError, match=r"<html>.*Allowed: JPEG.*Save the picture again"):
         decode(b"<html>not found</html>")
+
+
+@pytest.mark.parametrize("size", [(20_000, 1), (1, 20_000)])
+def test_a_jpeg_of_one_line_is_decoded_smaller_too(size: tuple[int, int]) -> None:
+    picture = decode(encoded(Image.new("RGB", size, (200, 20, 20)), "JPEG"), target_px=(224, 224))
+    assert min(picture.size) == 1
+    assert fit(picture, ImageSpec()).shape == (224, 224, 3)

@@ -14,23 +14,22 @@ from PIL import Image
 
 from shelver import registry
 from shelver.catalog.store import Catalog
-from shelver.decide import Policy, Predictions
+from shelver.decide import Policy, Predictions, concatenate
 from shelver.errors import ModelError, ShapeError
 from shelver.images import ImageSpec, decode, fit
 from shelver.ngrams import Ngrams
 from shelver.pipeline import (
     BATCH_PRODUCTS,
-    MAX_BAG,
     Classifier,
     Emb2Pred,
     Embedding,
     ImageText2Pred,
     ImageText2Prob,
-    concatenate,
     padded,
     picture,
     pooled,
 )
+from shelver.pipeline.embeddings import MAX_BAG
 from shelver.product import Product, text_of
 
 Draw = Callable[[tuple[int, int, int], int], bytes]

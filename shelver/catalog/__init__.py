@@ -5,6 +5,7 @@ A feed's way, in the order of the files:
 feeds/       one format a file: delimited text, JSON lines, Parquet, Google Merchant XML, Shopify CSV
 rows.py      Row, BadRow, the reason codes and the limits
 mapping.py   which column of a feed is which part of a product
+pictures.py  the pictures of one row: bytes, files below a folder, addresses
 reader.py    read_products: any feed → one product or one bad row for each record
 source.py    what an ingest reads, a feed or a recipe's files, and its fingerprint
 ingest.py    the recipe: read, quarantine, stage, split, publish; resumes after a kill

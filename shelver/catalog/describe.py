@@ -13,9 +13,9 @@ import pyarrow.compute as pc
 
 from shelver.catalog.split import PARTS, Part
 from shelver.catalog.store import Catalog, CatalogInfo
+from shelver.metrics import FREQUENCIES, head_torso_tail
 from shelver.product import title_key
 
-HEAD, TORSO = 0.5, 0.8
 _SHOWN = 8
 
 
@@ -23,11 +23,8 @@ _SHOWN = 8
 class Balance:
     """How evenly the train products stand on their nodes.
 
-    Nodes are ordered by their products, most first. The head is the fewest nodes that hold half of the
-    products, the torso those that bring it to 80 %, the tail the rest.
-
     Attributes:
-        n_labels: nodes with a product. n_head, n_torso, n_tail: their parts.
+        n_labels: nodes with a product. n_head, n_torso, n_tail: their parts by `metrics.head_torso_tail`.
         largest, median, smallest: products a node.
         gini: 0 where all nodes have equally many, towards 1 where one has all.
         top: the largest nodes' paths and counts.
@@ -64,6 +61,7 @@ class Description:
         n_leaking_products: products tied to another part by a nearly equal text or an equal picture, too; see
             `shelver.catalog.split.SplitReport`.
         largest_group: most products tied together.
+        n_narrowed, near_exhaustive: see `n_narrowed` and `exhaustive` of `SplitReport`.
         labels_only_in_test, labels_only_in_validation: nodes there that train lacks.
         products_with_such_a_label: products of validation and test on these nodes.
     """
@@ -94,6 +92,8 @@ class Description:
     n_texts_on_several_sides: int
     n_leaking_products: int
     largest_group: int
+    n_narrowed: int
+    near_exhaustive: bool
     labels_only_in_test: int
     labels_only_in_validation: int
     products_with_such_a_label: int
@@ -170,6 +170,8 @@ def _facts(info: CatalogInfo) -> dict[str, Any]:
         "n_with_urls_only": info.n_with_urls_only,
         "n_leaking_products": info.split.leaking_products,
         "largest_group": info.split.largest_group,
+        "n_narrowed": info.split.n_narrowed,
+        "near_exhaustive": info.split.exhaustive,
     }
 
 
@@ -185,17 +187,14 @@ def _balance(catalog: Catalog, counts: np.ndarray[Any, np.dtype[np.int64]]) -> B
         return None
     sizes = counts[order]
     n = len(sizes)
-    # A node belongs to the first class whose share its predecessors have not filled yet.
-    before = (np.cumsum(sizes) - sizes) / sizes.sum()
-    n_head = int((before < HEAD).sum())
-    n_torso = int(((before >= HEAD) & (before < TORSO)).sum())
+    n_head, n_torso, n_tail = np.bincount(head_torso_tail(sizes), minlength=len(FREQUENCIES)).tolist()
     ranks = np.arange(n, 0, -1)  # of the ascending order, since `sizes` descends
     gini = float(2 * (ranks * sizes).sum() / (n * sizes.sum()) - (n + 1) / n)
     return Balance(
         n_labels=n,
         n_head=n_head,
         n_torso=n_torso,
-        n_tail=n - n_head - n_torso,
+        n_tail=n_tail,
         largest=int(sizes[0]),
         median=float(np.median(sizes)),
         smallest=int(sizes[-1]),
@@ -234,12 +233,26 @@ def _render(d: Description) -> str:
         "texts stand in more than one part",
         f"leaks       {d.n_leaking_products:,} products are tied to another part by an equal or nearly equal "
         f"text or an equal picture; largest group {d.largest_group:,}",
+        *(f"            {line}" for line in near_caveats(d.n_narrowed, exhaustive=d.near_exhaustive)),
         f"unseen      {d.labels_only_in_test:,} labels of test and {d.labels_only_in_validation:,} of "
         f"validation are not in train ({d.products_with_such_a_label:,} products)",
     ]
     if d.warnings_by_code:
         lines.append(f"warnings    {_pairs(d.warnings_by_code)}")
     return "\n".join(lines)
+
+
+def near_caveats(n_narrowed: int, *, exhaustive: bool) -> list[str]:
+    """What the search for nearly equal texts could not promise, a sentence each; mostly none."""
+    caveats = []
+    if n_narrowed:
+        caveats.append(
+            f"{n_narrowed:,} texts are one chain of nearly equal ones that no part could hold: it was parted, and "
+            "the leaks across it are counted"
+        )
+    if not exhaustive:
+        caveats.append("too many texts are alike to compare all of them: some nearly equal ones may be apart")
+    return caveats
 
 
 def _pairs(counts: Any) -> str:

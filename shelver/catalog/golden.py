@@ -60,20 +60,43 @@ def freeze(catalog: Catalog, split: Part, out: Path | str) -> Catalog:
             remedy="Name another folder; golden sets are never overwritten.",
         )
     catalog.verify()
-    out.mkdir(parents=True, exist_ok=True)
+    unfinished = _fresh(out.with_name(f"{out.name}.partial"))
     for name in [*(shard.file for shard in shards), TAXONOMY_FILE]:
-        shutil.copyfile(catalog.folder / name, out / name)
-    (out / QUARANTINE_FILE).write_bytes(b"")
+        shutil.copyfile(catalog.folder / name, unfinished / name)
+    (unfinished / QUARANTINE_FILE).write_bytes(b"")
     for name, digest in {**info.files, **{shard.file: shard.sha256 for shard in shards}}.items():
-        if sha256_of(out / name) != digest:
+        if sha256_of(unfinished / name) != digest:
             raise CatalogError(
                 f"{name} changed while it was copied",
                 allowed="a catalog that nothing writes to",
-                remedy=f"Remove {out} and freeze again.",
+                remedy="Freeze again when nothing writes to it.",
             )
-    sync_folder(out)
-    write_bytes(out / INFO_FILE, info.to_bytes())
+    write_bytes(unfinished / INFO_FILE, info.to_bytes())
+    unfinished.replace(out)
+    sync_folder(out.parent)
     return Catalog.open(out)
+
+
+def _fresh(folder: Path) -> Path:
+    """An empty folder in the place of what a killed run may have left.
+
+    Raises:
+        CatalogError: something else stands there.
+    """
+    ours = (".parquet", ".json", ".jsonl", ".tmp")
+    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+        strange = True
+    else:
+        strange = folder.is_dir() and any(path.suffix not in ours or path.is_dir() for path in folder.iterdir())
+    if strange:
+        raise CatalogError(
+            f"{folder} is there already and is not what an interrupted freeze leaves",
+            allowed="no file or folder of this name",
+            remedy="Move it away, or name another folder for the golden set.",
+        )
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    return folder
 
 
 def _info(catalog: Catalog, split: Part) -> CatalogInfo:
@@ -93,7 +116,7 @@ def _info(catalog: Catalog, split: Part) -> CatalogInfo:
             "files": {TAXONOMY_FILE: old.files[TAXONOMY_FILE], QUARANTINE_FILE: empty},
             "frozen": True,
             "frozen_from": old.fingerprint,
-            **count_products(catalog, split),
+            **count_products(catalog.tables(split, batch_rows=1024)),
         }
     )
     return info.model_copy(update={"seal": seal_of(info)})

@@ -25,7 +25,7 @@ from shelver.catalog.publish import publish
 from shelver.catalog.reader import ProductRow
 from shelver.catalog.rows import DEFAULT_LIMITS, BadRow, Code, Limits, bad_row
 from shelver.catalog.source import Source, feed_source, recipe_source
-from shelver.catalog.split import PARTS, Part, Split, SplitReport
+from shelver.catalog.split import Part, Split, SplitReport
 from shelver.catalog.staging import STAGING, Progress, Staging, read_progress, storable
 from shelver.catalog.store import INFO_FILE, QUARANTINE_FILE, CatalogInfo, read_info
 from shelver.errors import CatalogError, InputError
@@ -70,6 +70,7 @@ def ingest(
     mapping: Mapping | None = None,
     image_root: Path | str | None = None,
     taxonomy: Taxonomy | None = None,
+    taxonomy_level: int | None = None,
     split: Split | None = None,
     progress: Callable[[Tick], None] | None = None,
     overwrite: bool = False,
@@ -85,6 +86,7 @@ def ingest(
         image_root: the folder of the pictures.
         taxonomy: the tree. A category is then a node's id or the path of one, and other categories are refused.
             Without it, the tree is that of the accepted rows' paths.
+        taxonomy_level: cuts `taxonomy` here, as the mapping's `max_level` does; a category below is its ancestor.
         split: shares of the parts, 80/10/10 unless said. A feed's own `split` column wins over it, a recipe's
             does not.
         progress: called some four times a second.
@@ -101,17 +103,18 @@ def ingest(
     found = (
         recipe_source(recipe, Path(source), taxonomy, split)
         if recipe is not None
-        else feed_source(Path(source), mapping, image_root, taxonomy, split, limits)
+        else feed_source(Path(source), mapping, image_root, taxonomy, split, limits, taxonomy_level)
     )
-    existing = _existing(out, found.fingerprint, overwrite=overwrite)
-    if existing is not None:
-        shutil.rmtree(out / STAGING, ignore_errors=True)
-        return _report(out, existing, started, up_to_date=True, resumed_rows=0)
+    resumed = 0
+    info = existing = _existing(out, found.fingerprint, overwrite=overwrite)
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        with _locked(out):
-            _existing(out, found.fingerprint, overwrite=overwrite)  # again: another process may just have ended
-            info, resumed = _run(out, found, progress)
+        if info is None:
+            _make_folder(out)
+            with _locked(out):
+                # Again: another process may just have ended.
+                info = existing = _existing(out, found.fingerprint, overwrite=overwrite)
+                if info is None:
+                    info, resumed = _run(out, found, progress)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
@@ -120,7 +123,9 @@ def ingest(
             allowed="about twice the space of the feed and its pictures",
             remedy="Make room and run the same command again: it goes on where it stopped.",
         ) from error
-    return _report(out, info, started, up_to_date=False, resumed_rows=resumed)
+    if existing is not None:
+        shutil.rmtree(out / STAGING, ignore_errors=True)  # of a run that was killed at its very end
+    return _report(out, info, started, up_to_date=existing is not None, resumed_rows=resumed)
 
 
 def _run(out: Path, source: Source, progress: Callable[[Tick], None] | None) -> tuple[CatalogInfo, int]:
@@ -149,7 +154,7 @@ def _read(source: Source, staging: Staging, clock: Clock) -> None:
         return
     # The reader is deterministic, so the rows of an earlier run are the first ones again.
     for row in islice(iter(source.rows()), staging.progress.rows_in, None):
-        settled = _settle(row, source.taxonomy, staging)
+        settled = _settle(row, source, staging)
         if isinstance(settled, BadRow):
             staging.refuse(settled)
         clock.step(1)
@@ -157,25 +162,24 @@ def _read(source: Source, staging: Staging, clock: Clock) -> None:
     clock.end()
 
 
-def _settle(row: ProductRow | BadRow, taxonomy: Taxonomy | None, staging: Staging) -> BadRow | None:
+def _settle(row: ProductRow | BadRow, source: Source, staging: Staging) -> BadRow | None:
     """Accepts a row, or says why not."""
     if isinstance(row, BadRow):
         return row
     product = row.product
-    if product.split is not None and product.split not in PARTS:
-        message = f"split {product.split[:40]!r} is not train, validation or test"
-        return _refused(row, Code.bad_split, message, field="split", raw=product.split)
     path: tuple[str, ...] | None = None
     node_id: str | None = None
     if row.category is not None:
         names = (row.category,) if isinstance(row.category, str) else row.category
-        if taxonomy is None:
+        if source.taxonomy is None and isinstance(row.category, str):
+            node_id = storable(row.category)  # a tree of one level will be made of these
+        elif source.taxonomy is None:
             path = tuple((storable(name) or "").strip() for name in names)
             if not all(path) or not path:
                 message = "a category path with an empty level"
                 return _refused(row, Code.bad_category, message, field="category", raw=" > ".join(names))
             node_id = path_id(path)
-        elif (node_id := find_node(taxonomy, names)) is None:
+        elif (node_id := source.find_node(names)) is None:
             text = " > ".join(names)
             message = f"the taxonomy has neither an id nor one path {text[:120]!r}"
             return _refused(row, Code.unknown_category, message, field="category", raw=text)
@@ -185,17 +189,6 @@ def _settle(row: ProductRow | BadRow, taxonomy: Taxonomy | None, staging: Stagin
     key = title_key(product.title or "") or title_key(product.description or "")
     staging.accept(replace(product, node_id=node_id), path=path, key=storable(key) or "", warnings=row.warnings)
     return None
-
-
-def find_node(taxonomy: Taxonomy, names: tuple[str, ...]) -> str | None:
-    """The id of the node that a category names: by id first, then by its path."""
-    text = " > ".join(names)
-    k = taxonomy.find(text)
-    if k is None:
-        k = taxonomy.find_path(names)
-    if k is None and len(names) == 1:
-        k = taxonomy.find_path(text.split(" > "))
-    return None if k is None else taxonomy.ids[k]
 
 
 def _refused(row: ProductRow, code: Code, message: str, *, field: str, raw: str) -> BadRow:
@@ -213,7 +206,7 @@ def _existing(out: Path, fingerprint: str, *, overwrite: bool) -> CatalogInfo | 
     """
     allowed = "a new or empty folder, or the catalog of the same source and options"
     if out.exists() and not out.is_dir():
-        raise CatalogError(f"{out} is a file", allowed=allowed, remedy="Name another folder.")
+        raise _no_folder(out)
     if (out / INFO_FILE).is_file():
         info = None if overwrite and not _is_frozen(out) else read_info(out)
         if info is not None and info.frozen:
@@ -240,6 +233,22 @@ def _existing(out: Path, fingerprint: str, *, overwrite: bool) -> CatalogInfo | 
             remedy="Name another folder; nothing was touched.",
         )
     return None
+
+
+def _make_folder(out: Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise _no_folder(out) from error
+
+
+def _no_folder(out: Path) -> CatalogError:
+    file = next((path for path in (out, *out.parents) if path.exists() and not path.is_dir()), out)
+    return CatalogError(
+        f"{file} is a file" + (f", so {out} cannot be a folder" if file != out else ""),
+        allowed="a new or empty folder for the catalog",
+        remedy="Name another folder.",
+    )
 
 
 def _is_frozen(out: Path) -> bool:

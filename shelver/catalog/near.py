@@ -5,10 +5,11 @@ shingles of a key are the 3-grams of its first `SHINGLED_CHARS` characters with 
 A typo or a plural in a title of some words stays above the threshold, another colour or size mostly falls
 below it.
 
-Groups are the connected components, so no two near-equal keys are ever in different groups. Chains can make
-a component swallow a catalog of templated titles ("… blue …", "… light blue …"); a component that holds more
-than `MAX_SHARE` of the keys is therefore looked at again with the stricter thresholds of `LADDER`, up to
-"equal only". `NearGroups.n_narrowed` counts the keys that this concerned; it is 0 in ordinary catalogs.
+Groups are the connected components, so no two near-equal keys are in different groups. Chains can make a
+component swallow a catalog of templated titles ("… blue …", "… light blue …"). One that is larger than the
+caller can place whole is looked at again with the stricter thresholds of `LADDER`, up to "equal only".
+`NearGroups.n_narrowed` counts the keys that this concerned, and `NearGroups.whole` still has the components as
+they were, so that what was parted can be counted.
 
 Candidates come from MinHash bands (rensa): a pair at the threshold is missed with probability 4e-8, a pair
 above it more seldom. Every candidate is then verified exactly. Catalogs of
@@ -18,6 +19,7 @@ neighbours are compared, and `NearGroups.exhaustive` says so.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -28,7 +30,8 @@ from numpy.typing import NDArray
 
 NEAR_JACCARD = 0.85
 LADDER = (0.9, 0.95)
-MAX_SHARE = 0.1
+MIN_NARROWED = 20
+"""Fewer keys are never parted, whatever share of a tiny catalog they are."""
 SHINGLED_CHARS = 512
 
 _BAND_ROWS = 6
@@ -50,11 +53,13 @@ class NearGroups:
 
     Attributes:
         group: shape (N,), int64; equal numbers are one group; the number is the least index of a member.
+        whole: likewise, before any component was narrowed.
         n_narrowed: keys in components that were too large and were parted by a stricter threshold.
         exhaustive: False where the budget of pairs ran out.
     """
 
     group: Ints
+    whole: Ints
     n_narrowed: int
     exhaustive: bool
 
@@ -82,24 +87,27 @@ class _Shingles:
     sketch: NDArray[np.uint64]
 
 
-def near_groups(keys: Sequence[str]) -> NearGroups:
+def near_groups(keys: Sequence[str], *, weight: Ints | None = None, capacity: float = math.inf) -> NearGroups:
     """Groups distinct title keys so that near-equal keys are together.
 
     Args:
         keys: N distinct, non-empty keys, sorted; 200,000 take some ten seconds and 300 MB.
+        weight: what each key counts for `capacity`, shape (N,); 1 where not said.
+        capacity: the largest group that can stay whole.
     """
     n = len(keys)
+    everyone = np.arange(n, dtype=np.int64)
     if n < 2:
-        return NearGroups(np.arange(n, dtype=np.int64), 0, True)
+        return NearGroups(everyone, everyone, 0, True)
     shingles = _shingles(keys)
     budget = _Budget(max(_MIN_BUDGET, _BUDGET_A_KEY * n))
-    group = _components(shingles, NEAR_JACCARD, budget)
+    whole = _components(shingles, NEAR_JACCARD, budget)
+    group = whole.copy()
     narrowed = 0
-    # A handful of keys cannot be called a giant, whatever share of a tiny catalog they are.
-    limit = max(MAX_SHARE * n, 20)
     for threshold in (*LADDER, None):
-        members_of, counts = np.unique(group, return_counts=True)
-        for giant in members_of[counts > limit]:
+        size = np.bincount(group, weight, minlength=n)
+        too_large = (size > capacity) & (np.bincount(group, minlength=n) > MIN_NARROWED)
+        for giant in np.flatnonzero(too_large):
             members = np.flatnonzero(group == giant)
             if threshold == LADDER[0]:
                 narrowed += len(members)
@@ -107,7 +115,7 @@ def near_groups(keys: Sequence[str]) -> NearGroups:
                 group[members] = members
             else:
                 group[members] = members[_components(_subset(shingles, members), threshold, budget)]
-    return NearGroups(group, narrowed, budget.pairs > 0)
+    return NearGroups(group, whole, narrowed, budget.pairs > 0)
 
 
 def jaccard(a: str, b: str) -> float:

@@ -34,7 +34,7 @@ class Pictures:
         self._limits = limits
         self._read = read
         self._real: set[str] = set()
-        self._n_bytes = 0
+        self._n_bytes = self._n_named = 0
         self.images: list[bytes] = []
         self.urls: list[str] = []
         self.files: list[tuple[str, int]] = []
@@ -47,13 +47,15 @@ class Pictures:
         """Bytes, an address, a file's path, a `{bytes, path}` struct, or a list of these."""
         if cell is None:
             return
-        if len(self.images) + len(self.urls) >= self._limits.images:
-            self.warn(Warn.image_refused)
-        elif isinstance(cell, bytes):
-            if self._may_take(len(cell)):
+        if isinstance(cell, bytes | str):
+            # Counted before it is looked at: a million absent files would cost as much as present ones.
+            self._n_named += 1
+            if self._n_named > self._limits.images:
+                self.warn(Warn.image_refused)
+            elif isinstance(cell, str):
+                self._add_text(cell.strip())
+            elif self._may_take(len(cell)):
                 self.images.append(cell)
-        elif isinstance(cell, str):
-            self._add_text(cell.strip())
         elif isinstance(cell, list):
             for item in cell:
                 # A list in a list is no picture; following it could recurse without end.

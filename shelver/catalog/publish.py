@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+from array import array
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from numpy.typing import NDArray
 from shelver.catalog.progress import Clock
 from shelver.catalog.source import Source
 from shelver.catalog.split import PARTS, UNKNOWN, Ties
-from shelver.catalog.staging import STAGED, STAGING, Staging
+from shelver.catalog.staging import STAGING, Staging
 from shelver.catalog.store import (
     INFO_FILE,
     QUARANTINE_FILE,
@@ -23,6 +25,7 @@ from shelver.catalog.store import (
     CatalogInfo,
     Shard,
     ShardWriter,
+    count_products,
     sha256_of,
     sync_folder,
     taxonomy_facts,
@@ -34,16 +37,17 @@ from shelver.taxonomy import Taxonomy
 
 @dataclass(slots=True)
 class _Facts:
-    """What the second pass learns about the products on its way."""
+    """What the split and the tree are made from.
+
+    Attributes:
+        ties: of the products. own: their parts where the feed says so.
+        paths: the distinct categories of a feed without a tree. codes: likewise, where they are ids.
+    """
 
     ties: Ties = field(default_factory=Ties)
-    own: list[int] = field(default_factory=list)
+    own: array[int] = field(default_factory=lambda: array("b"))
     paths: dict[tuple[str, ...], None] = field(default_factory=dict)
-    labelled: int = 0
-    text: int = 0
-    images: int = 0
-    both: int = 0
-    urls_only: int = 0
+    codes: dict[str, None] = field(default_factory=dict)
 
 
 def publish(out: Path, source: Source, staging: Staging, clock: Clock) -> CatalogInfo:
@@ -54,21 +58,23 @@ def publish(out: Path, source: Source, staging: Staging, clock: Clock) -> Catalo
     """
     facts = _gather(staging)
     done = staging.progress
-    taxonomy = source.taxonomy
-    if taxonomy is None:
-        if not facts.paths:
-            raise _nothing_labelled(out, source, staging)
+    taxonomy = source.tree
+    if taxonomy is None and facts.paths:
         taxonomy = Taxonomy.from_paths(facts.paths)
-    groups = facts.ties.groups()
+    elif taxonomy is None and facts.codes:
+        codes = list(facts.codes)
+        taxonomy = Taxonomy.from_parents(codes, codes, [None] * len(codes), source=source.name)
+    elif taxonomy is None:
+        raise _nothing_labelled(out, source, staging)
     own = np.array(facts.own, np.int64)
     if source.own_split_counts and (own != UNKNOWN).any():
-        parts, split = groups.respect(own)
+        parts, split = facts.ties.respect(own)
     else:
-        parts, split = groups.deal(source.wish)
+        parts, split = facts.ties.deal(source.wish)
     final = out / STAGING / "final"
     shutil.rmtree(final, ignore_errors=True)
     final.mkdir()
-    shards = _write_shards(final, staging, parts, clock)
+    shards, counts = _write_shards(final, staging, parts, clock)
     taxonomy.save(final / TAXONOMY_FILE)
     shutil.copyfile(out / STAGING / QUARANTINE_FILE, final / QUARANTINE_FILE)
     info = CatalogInfo(
@@ -80,11 +86,11 @@ def publish(out: Path, source: Source, staging: Staging, clock: Clock) -> Catalo
         quarantine_by_code=done.quarantine_by_code,
         warnings_by_code=done.warnings_by_code,
         by_split={part: n for i, part in enumerate(PARTS) if (n := int((parts == i).sum()))},
-        n_labelled=facts.labelled,
-        n_with_text=facts.text,
-        n_with_images=facts.images,
-        n_with_both=facts.both,
-        n_with_urls_only=facts.urls_only,
+        n_labelled=counts["n_labelled"],
+        n_with_text=counts["n_with_text"],
+        n_with_images=counts["n_with_images"],
+        n_with_both=counts["n_with_both"],
+        n_with_urls_only=counts["n_with_urls_only"],
         split=split,
         shards=tuple(shards),
         files={name: sha256_of(final / name) for name in (TAXONOMY_FILE, QUARANTINE_FILE)},
@@ -98,25 +104,23 @@ def publish(out: Path, source: Source, staging: Staging, clock: Clock) -> Catalo
 
 def _gather(staging: Staging) -> _Facts:
     facts = _Facts()
-    light = [name for name in STAGED.names if name not in ("images", "value", "source", "language")]
     part_of: dict[str | None, int] = {None: UNKNOWN, **{part: i for i, part in enumerate(PARTS)}}
-    for batch in staging.batches(light):
+    for batch in staging.batches(["product_id", "node_id", "split", "path", "key", "pictures"]):
         for row in batch.to_pylist():
             facts.ties.add(row["key"], row["pictures"], identity=row["product_id"])
             facts.own.append(part_of[row["split"]])
             if row["path"] is not None:
                 facts.paths.setdefault(tuple(row["path"]))
-            text = any(row[name] for name in ("title", "description", "brand"))
-            image = bool(row["pictures"])
-            facts.labelled += row["node_id"] is not None
-            facts.text += text
-            facts.images += image
-            facts.both += text and image
-            facts.urls_only += bool(row["image_urls"]) and not image
+            elif row["node_id"] is not None:
+                facts.codes.setdefault(row["node_id"])
     return facts
 
 
-def _write_shards(folder: Path, staging: Staging, parts: NDArray[np.int64], clock: Clock) -> list[Shard]:
+def _write_shards(
+    folder: Path, staging: Staging, parts: NDArray[np.int64], clock: Clock
+) -> tuple[list[Shard], Counter[str]]:
+    """The shards, and the counts of `CatalogInfo` over all products."""
+    counts: Counter[str] = Counter()
     writers = [ShardWriter(folder, part) for part in PARTS]
     at = 0
     place = SCHEMA.get_field_index("split")
@@ -124,6 +128,7 @@ def _write_shards(folder: Path, staging: Staging, parts: NDArray[np.int64], cloc
         of = parts[at : at + batch.num_rows]
         at += batch.num_rows
         table = pa.Table.from_batches([batch]).select(SCHEMA.names)
+        counts.update(count_products([table]))
         for i, (part, writer) in enumerate(zip(PARTS, writers, strict=True)):
             chosen = table.filter(pa.array(of == i))
             if chosen.num_rows:
@@ -132,7 +137,7 @@ def _write_shards(folder: Path, staging: Staging, parts: NDArray[np.int64], cloc
         clock.step(batch.num_rows)
     for writer in writers:
         writer.flush()
-    return [shard for writer in writers for shard in writer.shards]
+    return [shard for writer in writers for shard in writer.shards], counts
 
 
 def _install(final: Path, out: Path, info: CatalogInfo) -> None:

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 
 from shelver.catalog.feeds import Feed, Format, open_feed
-from shelver.catalog.mapping import LABELS, Mapping, Standard
+from shelver.catalog.mapping import LABELS, STANDARD, Mapping, Standard
 from shelver.catalog.pictures import Pictures
 from shelver.catalog.rows import DEFAULT_LIMITS, BadRow, Cell, Code, Limits, Row, Warn, bad_row
 from shelver.errors import ConfigError
@@ -151,10 +151,12 @@ def _open(
         quoted=given.quoted,
         limits=limits,
     )
-    used = given.completed(feed.header.columns)
+    # Where not one of the first rows could be read, there is no header: each row is then judged by itself.
+    columns = feed.header.columns or STANDARD
+    used = given.completed(columns)
     if not labels:
         used = used.without(LABELS)
-    used.check(feed.header.columns, repeated=feed.header.repeated, open_ended=feed.format in ("jsonl", "xml"))
+    used.check(columns, repeated=feed.header.repeated, open_ended=feed.format in ("jsonl", "xml"))
     if image_root is not None:
         root = Path(image_root)
         if not root.is_dir():

@@ -94,8 +94,8 @@ class Limits:
         product_image_bytes: most bytes of all pictures of one product.
         images: most pictures (and addresses of pictures) of one product.
         rows: most records of one feed.
-        bomb_bytes, bomb_ratio: a compressed feed (gzip, Parquet) that unpacks to more than `bomb_bytes` and to more than
-            `bomb_ratio` times its own size is refused.
+        bomb_bytes, bomb_ratio: a compressed feed (gzip, Parquet) that unpacks to more than `bomb_bytes` and
+            to more than `bomb_ratio` times its own size is refused.
     """
 
     cell_bytes: int = 10 * 1024 * 1024

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from shelver.catalog.mapping import Mapping
-from shelver.catalog.reader import ProductRow, read_products
+from shelver.catalog.reader import ProductFeed, ProductRow, open_products, picture_files
 from shelver.catalog.rows import BadRow, Limits
 from shelver.catalog.split import Split
 from shelver.catalog.store import FORMAT_VERSION
@@ -31,7 +31,8 @@ class Source:
     Attributes:
         name: for people.
         rows: called once; one item for each row.
-        taxonomy: the tree, or None for that of the rows' paths.
+        taxonomy: the tree in which categories are looked up, or None for that of the rows' paths.
+        level: where the tree is cut: a category below it is its ancestor there; None: nowhere.
         wish: the shares of the parts.
         own_split_counts: a split in the rows wins over `wish`.
         fingerprint: SHA-256 over content and options.
@@ -45,6 +46,31 @@ class Source:
     own_split_counts: bool
     fingerprint: str
     n_rows: int | None
+    level: int | None = None
+
+    @property
+    def tree(self) -> Taxonomy | None:
+        """The tree of the catalog: `taxonomy`, cut."""
+        return self.taxonomy if self.taxonomy is None or self.level is None else self.taxonomy.cut(self.level)[0]
+
+    def find_node(self, names: tuple[str, ...]) -> str | None:
+        """The id of the node that a category names: by id first, then by its path; cut at `level`.
+
+        Only for a source with a taxonomy.
+        """
+        tree = self.taxonomy
+        assert tree is not None
+        text = " > ".join(names)
+        k = tree.find(text)
+        if k is None:
+            k = tree.find_path(names)
+        if k is None and len(names) == 1:
+            k = tree.find_path(text.split(" > "))
+        if k is None:
+            return None
+        if self.level is not None and tree.level[k] > self.level:
+            k = int(tree.lineage[k, self.level - 1])
+        return tree.ids[k]
 
 
 def feed_source(
@@ -54,19 +80,47 @@ def feed_source(
     taxonomy: Taxonomy | None,
     split: Split | None,
     limits: Limits,
+    level: int | None,
 ) -> Source:
     """A feed; raises what opening it raises."""
     # Opening it first gives the reader's errors before anything is hashed or written.
-    rows = iter(read_products(path, mapping=mapping, image_root=image_root, limits=limits))
+    feed = open_products(path, mapping=mapping, image_root=image_root, limits=limits)
     options = mapping.model_dump(mode="json", exclude={"image_folder"}) if mapping is not None else None
-    folder = image_root if image_root is not None else (mapping.image_folder if mapping is not None else None)
+    levels = [wish for wish in (level, feed.mapping.max_level) if wish is not None]
+    cut = min(levels) if levels and taxonomy is not None else None
+    pictures: Iterable[tuple[str, int]] = ()
+    if not _has_only_bytes(path, feed):
+        pictures = picture_files(path, mapping=mapping, image_root=image_root, limits=limits)
     fingerprint, n_rows = _fingerprint(
         [path],
         # Another place of the same pictures is the same source; other pictures are not.
-        pictures=None if folder is None else path.parent / folder,
-        options={"mapping": options, "taxonomy": taxonomy.version if taxonomy else None, "split": str(split)},
+        pictures=pictures,
+        options={
+            "mapping": options,
+            "taxonomy": taxonomy.version if taxonomy else None,
+            "level": cut,
+            "split": str(split),
+        },
     )
-    return Source(path.name, lambda: rows, taxonomy, split or Split(), True, fingerprint, n_rows)
+    return Source(path.name, lambda: feed.rows, taxonomy, split or Split(), True, fingerprint, n_rows, cut)
+
+
+def _has_only_bytes(path: Path, feed: ProductFeed) -> bool:
+    """Whether all pictures of a feed stand in it, as a Parquet schema can prove: no file can then be named."""
+    if feed.format != "parquet" or feed.mapping.image_pattern is not None:
+        return False
+    try:
+        schema = pq.read_schema(path)
+    except (pa.ArrowException, OSError):
+        return False  # gzipped
+    columns = feed.mapping.columns.get("image", ())
+    for name in (columns,) if isinstance(columns, str) else columns:
+        kind = schema.field(name).type if name in schema.names else pa.string()
+        while pa.types.is_list(kind) or pa.types.is_large_list(kind):
+            kind = kind.value_type
+        if not (pa.types.is_binary(kind) or pa.types.is_large_binary(kind)):
+            return False
+    return True
 
 
 def recipe_source(recipe: Recipe, source: Path, taxonomy: Taxonomy | None, split: Split | None) -> Source:
@@ -75,7 +129,7 @@ def recipe_source(recipe: Recipe, source: Path, taxonomy: Taxonomy | None, split
     tree = taxonomy if taxonomy is not None else recipe.taxonomy(source)
     fingerprint, n_rows = _fingerprint(
         files,
-        pictures=recipe.pictures(source),
+        pictures=_files_below(recipe.pictures(source)),
         options={"recipe": recipe.name, "taxonomy": tree.version if tree else None, "split": str(split)},
     )
     return Source(
@@ -89,10 +143,23 @@ def recipe_source(recipe: Recipe, source: Path, taxonomy: Taxonomy | None, split
     )
 
 
+def _files_below(folder: Path | None) -> Iterator[tuple[str, int]]:
+    """Relative name and size of each file below a folder, in a fixed order."""
+    if folder is None:
+        return
+    for at, _, names in sorted(os.walk(folder)):
+        for name in sorted(names):
+            path = Path(at, name)
+            yield path.relative_to(folder).as_posix(), path.stat().st_size if path.is_file() else 0
+
+
 def _fingerprint(
-    files: list[Path], *, pictures: Path | None, options: dict[str, object]
+    files: list[Path], *, pictures: Iterable[tuple[str, int]], options: dict[str, object]
 ) -> tuple[str, int | None]:
     """SHA-256 over the options, the content of the files, and the names and sizes of the pictures.
+
+    A picture's time is left out, since every copy of a folder has other ones: a picture replaced by one of the
+    very same size is not noticed.
 
     Also an estimate of the rows of the first file, since it is read anyway.
     """
@@ -115,11 +182,6 @@ def _fingerprint(
                 n_rows = None  # the reader will say so
         elif number == 0 and not start.startswith(b"\x1f\x8b"):
             n_rows = max(0, n_lines - 1) or None
-    if pictures is not None:
-        for folder, _, names in sorted(os.walk(pictures)):
-            for name in sorted(names):
-                picture = Path(folder, name)
-                where = picture.relative_to(pictures).as_posix()
-                size = picture.stat().st_size if picture.is_file() else 0
-                total.update(f"{where}\0{size}\n".encode("utf-8", "surrogateescape"))
+    for name, size in pictures:
+        total.update(f"{name}\0{size}\n".encode("utf-8", "surrogateescape"))
     return total.hexdigest(), n_rows

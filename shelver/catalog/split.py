@@ -4,7 +4,8 @@ Two products are tied when their title keys are equal (`shelver.product.title_ke
 near-equal (`shelver.catalog.near`), or when they share a picture (the same bytes). Tied products form groups,
 also through others, and a group goes to one part whole. The largest groups are dealt first, each to the part
 that lacks most, then the rest in the order of a hash of their content: the same catalog is always split in the
-same way, in whatever order its rows come.
+same way, in whatever order its rows come. Only near-equal titles that together are more than the largest part
+may hold are narrowed (`n_narrowed`); what then leaks is counted.
 
 A feed that brings its own `split` column is not moved: `respect` keeps it and counts what leaks across it.
 """
@@ -12,9 +13,11 @@ A feed that brings its own `split` column is not moved: `respect` keeps it and c
 from __future__ import annotations
 
 import hashlib
+import math
 import re
+from array import array
 from collections.abc import Sequence
-from typing import Literal, Self
+from typing import Literal, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -82,7 +85,8 @@ class SplitReport(BaseModel):
         near_jaccard: the similarity from which titles are near-equal.
         n_narrowed, exhaustive: see `shelver.catalog.near.NearGroups`; `n_narrowed` counts distinct titles.
         leaking_products: products of validation and test that are tied to one in train, or of test that are
-            tied to one in validation. 0 by construction where the method is `grouped`.
+            tied to one in validation, through narrowed groups too. 0 by construction where the method is
+            `grouped` and `n_narrowed` is 0.
         leaking_titles: distinct title keys that stand in more than one part.
         leaking_pictures: distinct pictures that stand in more than one part.
         n_placed: rows without a split in a feed that has them; they follow the rows they are tied to (test
@@ -105,17 +109,18 @@ class SplitReport(BaseModel):
 
 
 class Ties:
-    """What ties products together; fed row by row, 16 bytes and one distinct title a row.
+    """What ties products together; fed row by row.
 
-    Titles that give no key (no text at all) tie nothing; such products are tied by their pictures only.
+    It takes 16 bytes a row and 16 a picture, and each distinct title once, with some 100 bytes around it. Titles
+    that give no key (no text at all) tie nothing; such products are tied by their pictures only.
     """
 
     def __init__(self) -> None:
         self._keys: dict[str, int] = {}
-        self._key_of: list[int] = []
-        self._picture_row: list[int] = []
-        self._picture_hash: list[int] = []
-        self._identity: list[int] = []
+        self._key_of = array("q")
+        self._picture_row = array("q")
+        self._picture_hash = array("q")
+        self._identity = array("Q")
 
     def __len__(self) -> int:
         return len(self._key_of)
@@ -135,74 +140,26 @@ class Ties:
             self._picture_hash.append(int.from_bytes(digest[:8], "big", signed=True))
         self._identity.append(_stable_hash(key or f"\x1f{identity}"))
 
-    def groups(self) -> _Groups:
-        """The groups of tied products; see the module."""
-        n = len(self)
-        keys = sorted(self._keys)
-        near = near_groups(keys)
-        at_sorted = {key: i for i, key in enumerate(keys)}
-        to_sorted = np.array([at_sorted[key] for key in self._keys], np.int64)
-        key_of = np.array(self._key_of, np.int64)
-        keyed = np.flatnonzero(key_of >= 0)
-        near_of = near.group[to_sorted[key_of[keyed]]]
-        labels = np.arange(n, dtype=np.int64)
-        _unite_equal(labels, keyed, near_of)
-        pictures = np.array(self._picture_hash, np.int64)
-        picture_row = np.array(self._picture_row, np.int64)
-        _unite_equal(labels, picture_row, pictures)
-        return _Groups(
-            labels=labels,
-            identity=np.array(self._identity, np.uint64),
-            key_of=key_of,
-            picture_row=picture_row,
-            picture=pictures,
-            n_narrowed=near.n_narrowed,
-            exhaustive=near.exhaustive,
-        )
-
-
-class _Groups:
-    """Products with the label of their group, and what is needed to deal groups and to count leaks."""
-
-    def __init__(
-        self,
-        *,
-        labels: Ints,
-        identity: NDArray[np.uint64],
-        key_of: Ints,
-        picture_row: Ints,
-        picture: Ints,
-        n_narrowed: int,
-        exhaustive: bool,
-    ) -> None:
-        _, self.group = np.unique(labels, return_inverse=True)
-        self.sizes = np.bincount(self.group)
-        self._identity = identity
-        self._key_of = key_of
-        self._picture_row = picture_row
-        self._picture = picture
-        self._n_narrowed = n_narrowed
-        self._exhaustive = exhaustive
-
     def deal(self, wish: Split) -> tuple[Ints, SplitReport]:
         """Deals whole groups to the parts.
 
         Returns:
             The index into `PARTS` of each product, shape (N,), and the report.
         """
-        n_groups = len(self.sizes)
+        groups = self._groups(capacity=max(wish.shares) / 100 * len(self))
+        n_groups = len(groups.sizes)
         least = np.full(n_groups, np.iinfo(np.uint64).max, np.uint64)
-        np.minimum.at(least, self.group, self._identity)
-        order = np.lexsort((least, -self.sizes))
+        np.minimum.at(least, groups.group, np.array(self._identity, np.uint64))
+        order = np.lexsort((least, -groups.sizes))
         parts = [p for p in range(3) if wish.shares[p] > 0]
-        lacking = [wish.shares[p] / 100 * len(self.group) for p in range(3)]
+        lacking = [wish.shares[p] / 100 * len(self) for p in range(3)]
         part_of = np.zeros(n_groups, np.int64)
-        for group, size in zip(order.tolist(), self.sizes[order].tolist(), strict=True):
+        for group, size in zip(order.tolist(), groups.sizes[order].tolist(), strict=True):
             part = max(parts, key=lambda p: lacking[p])
             part_of[group] = part
             lacking[part] -= size
-        parts_of_rows = part_of[self.group]
-        return parts_of_rows, self._report(parts_of_rows, "grouped", wish, 0)
+        parts_of_rows = part_of[groups.group]
+        return parts_of_rows, self._report(groups, parts_of_rows, "grouped", wish, 0)
 
     def respect(self, own: Ints) -> tuple[Ints, SplitReport]:
         """Keeps the feed's own split; rows without one follow their group, or go to train.
@@ -213,30 +170,71 @@ class _Groups:
         Returns:
             As `deal`.
         """
-        most_held_out = np.full(len(self.sizes), 0, np.int64)
-        np.maximum.at(most_held_out, self.group, np.maximum(own, 0))
-        parts = np.where(own == UNKNOWN, most_held_out[self.group], own)
-        return parts, self._report(parts, "own", None, int((own == UNKNOWN).sum()))
+        groups = self._groups(capacity=math.inf)
+        most_held_out = np.full(len(groups.sizes), 0, np.int64)
+        np.maximum.at(most_held_out, groups.group, np.maximum(own, 0))
+        parts = np.where(own == UNKNOWN, most_held_out[groups.group], own)
+        return parts, self._report(groups, parts, "own", None, int((own == UNKNOWN).sum()))
+
+    def _groups(self, *, capacity: float) -> _Groups:
+        keys = list(self._keys)
+        order = sorted(range(len(keys)), key=keys.__getitem__)
+        to_sorted = np.empty(len(keys), np.int64)
+        to_sorted[order] = np.arange(len(keys))
+        key_of = np.array(self._key_of, np.int64)
+        keyed = np.flatnonzero(key_of >= 0)
+        key_of_keyed = to_sorted[key_of[keyed]]
+        near = near_groups(
+            [keys[i] for i in order],
+            weight=np.bincount(key_of_keyed, minlength=len(keys)),
+            capacity=capacity,
+        )
+        group, whole = (self._tied(keyed, labels[key_of_keyed]) for labels in (near.group, near.whole))
+        return _Groups(group, whole, np.bincount(group), near.n_narrowed, near.exhaustive)
+
+    def _tied(self, keyed: Ints, near: Ints) -> Ints:
+        """The group of each product, from 0: tied by title, of the rows that have one, or by picture."""
+        labels = np.arange(len(self), dtype=np.int64)
+        _unite_equal(labels, keyed, near)
+        _unite_equal(labels, np.array(self._picture_row, np.int64), np.array(self._picture_hash, np.int64))
+        return np.unique(labels, return_inverse=True)[1]
 
     def _report(
-        self, parts: Ints, method: Literal["grouped", "own"], wish: Split | None, n_placed: int
+        self, groups: _Groups, parts: Ints, method: Literal["grouped", "own"], wish: Split | None, n_placed: int
     ) -> SplitReport:
-        first = np.full(len(self.sizes), len(PARTS), np.int64)
-        np.minimum.at(first, self.group, parts)
-        keyed = self._key_of >= 0
+        first = np.full(len(groups.whole), len(PARTS), np.int64)  # there are no more groups than products
+        np.minimum.at(first, groups.whole, parts)
+        key_of = np.array(self._key_of, np.int64)
+        picture_row = np.array(self._picture_row, np.int64)
         return SplitReport(
             method=method,
             wish=str(wish) if wish is not None else None,
-            n_groups=len(self.sizes),
-            largest_group=int(self.sizes.max(initial=0)),
+            n_groups=len(groups.sizes),
+            largest_group=int(groups.sizes.max(initial=0)),
             near_jaccard=NEAR_JACCARD,
-            n_narrowed=self._n_narrowed,
-            exhaustive=self._exhaustive,
-            leaking_products=int((parts > first[self.group]).sum()),
-            leaking_titles=_n_on_several_sides(self._key_of[keyed], parts[keyed]),
-            leaking_pictures=_n_on_several_sides(self._picture, parts[self._picture_row]),
+            n_narrowed=groups.n_narrowed,
+            exhaustive=groups.exhaustive,
+            leaking_products=int((parts > first[groups.whole]).sum()),
+            leaking_titles=_n_on_several_sides(key_of[key_of >= 0], parts[key_of >= 0]),
+            leaking_pictures=_n_on_several_sides(np.array(self._picture_hash, np.int64), parts[picture_row]),
             n_placed=n_placed,
         )
+
+
+class _Groups(NamedTuple):
+    """Groups of tied products.
+
+    Attributes:
+        group: of each product, from 0, shape (N,). sizes: products in each.
+        whole: likewise, without any narrowing: what leaks are counted against.
+        n_narrowed, exhaustive: see `NearGroups`.
+    """
+
+    group: Ints
+    whole: Ints
+    sizes: Ints
+    n_narrowed: int
+    exhaustive: bool
 
 
 def _unite_equal(labels: Ints, rows: Ints, values: Ints) -> None:

@@ -32,6 +32,7 @@ from shelver.catalog.store import (
     write_bytes,
     write_table,
 )
+from shelver.images import content_hash
 from shelver.product import Product
 
 STAGING = "staging"
@@ -131,7 +132,7 @@ class Staging:
                 "value": product.value,
                 "path": None if path is None else list(path),
                 "key": key,
-                "pictures": [hashlib.sha256(image).digest() for image in product.images],
+                "pictures": [content_hash(image) for image in product.images],
             }
         )
         self._n_bytes += sum(map(len, product.images)) + len(product.title or "")

@@ -15,7 +15,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -365,18 +366,17 @@ def taxonomy_facts(taxonomy: Taxonomy) -> Mapping[str, Any]:
     }
 
 
-def count_products(catalog: Catalog, split: Part) -> Mapping[str, int]:
-    """The counts of `CatalogInfo` (`n_labelled`, `n_with_text`, ...) for one part."""
-    counts = dict.fromkeys(("n_labelled", "n_with_text", "n_with_images", "n_with_both", "n_with_urls_only"), 0)
-    columns = ["title", "description", "brand", "images", "image_urls", "node_id"]
-    for batch in catalog.tables(split, columns=columns, batch_rows=1024):
-        table = pa.Table.from_batches([batch])
+def count_products(tables: Iterable[pa.RecordBatch | pa.Table]) -> Counter[str]:
+    """The counts of `CatalogInfo` (`n_labelled`, `n_with_text`, ...) over rows in `SCHEMA`."""
+    counts = Counter(n_labelled=0, n_with_text=0, n_with_images=0, n_with_both=0, n_with_urls_only=0)
+    for rows in tables:
+        table = pa.Table.from_batches([rows]) if isinstance(rows, pa.RecordBatch) else rows
         n_images = pc.fill_null(pc.list_value_length(table["images"]), 0).to_numpy()
         n_urls = pc.fill_null(pc.list_value_length(table["image_urls"]), 0).to_numpy()
-        has_text = np.zeros(batch.num_rows, bool)
+        has_text = np.zeros(table.num_rows, bool)
         for name in ("title", "description", "brand"):
             has_text |= pc.fill_null(pc.greater(pc.utf8_length(table[name]), 0), False).to_numpy()
-        counts["n_labelled"] += batch.num_rows - table["node_id"].null_count
+        counts["n_labelled"] += table.num_rows - table["node_id"].null_count
         counts["n_with_text"] += int(has_text.sum())
         counts["n_with_images"] += int((n_images > 0).sum())
         counts["n_with_both"] += int((has_text & (n_images > 0)).sum())

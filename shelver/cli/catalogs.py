@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -14,10 +14,24 @@ if TYPE_CHECKING:
     from shelver.catalog.ingest import IngestReport
     from shelver.catalog.mapping import Mapping
     from shelver.catalog.progress import Tick
-    from shelver.taxonomy import Taxonomy
+    from shelver.taxonomy import Notes, Taxonomy
+
+TreeFormatName = Literal["shelver", "google", "shopify", "gs1", "paths", "idpaths", "flat"]
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 MappingFile = Annotated[Path | None, typer.Option(help="TOML file: which column is what.")]
+TaxonomyFormat = Annotated[
+    TreeFormatName | None, typer.Option(help="Format of the tree's file; without it, its content tells.")
+]
+TaxonomySeparator = Annotated[
+    str | None, typer.Option(help="What stands between the names of a path, or the columns of a table.")
+]
+TaxonomyNames = Annotated[
+    Path | None, typer.Option(help="The same tree in another language: its names are joined by id.")
+]
+TaxonomyLevel = Annotated[
+    int | None, typer.Option(min=1, help="Cut the tree below this level; a deeper category is its ancestor there.")
+]
 Columns = Annotated[
     list[str] | None,
     typer.Option(metavar="NAME=COLUMN", help="One column of the mapping, for example title=product_name."),
@@ -38,11 +52,15 @@ def ingest(
     taxonomy: Annotated[
         Path | None, typer.Option(help="The category tree; without it, the tree of the feed's own paths.")
     ] = None,
+    taxonomy_format: TaxonomyFormat = None,
+    taxonomy_separator: TaxonomySeparator = None,
+    taxonomy_names: TaxonomyNames = None,
+    taxonomy_level: TaxonomyLevel = None,
     mapping: MappingFile = None,
     column: Columns = None,
     images: Annotated[Path | None, typer.Option(help="Folder of the pictures that the feed names.")] = None,
     split: Annotated[
-        str | None, typer.Option(help="Train/validation/test in percent [default: the feed's own, or 80/10/10].")
+        str | None, typer.Option(help="Train/validation/test in percent. Without it: the feed's own, or 80/10/10.")
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace another catalog in --out.")] = False,
     as_json: AsJson = False,
@@ -60,7 +78,8 @@ def ingest(
             allowed=f"one feed, or a recipe ({', '.join(RECIPES)}) and its files",
             remedy="Name one of these ways.",
         )
-    if recipe is not None and (mapping or column or images or taxonomy):
+    tree_flags = (taxonomy_format, taxonomy_separator, taxonomy_names, taxonomy_level)
+    if recipe is not None and (mapping or column or images or taxonomy or any(tree_flags)):
         raise ConfigError(
             f"recipe {recipe.name} with --mapping, --column, --images or --taxonomy",
             allowed="a recipe alone: it knows its files' columns, pictures and tree",
@@ -72,7 +91,8 @@ def ingest(
         recipe=recipe,
         mapping=read_mapping(mapping, column or []),
         image_root=images,
-        taxonomy=_taxonomy(taxonomy),
+        taxonomy=read_tree(taxonomy, taxonomy_format, taxonomy_separator, taxonomy_names, level=taxonomy_level),
+        taxonomy_level=taxonomy_level,
         split=Split.parse(split) if split else None,
         progress=_ticker(),
         overwrite=overwrite,
@@ -100,13 +120,47 @@ def read_mapping(file: Path | None, columns: list[str]) -> Mapping | None:
                 remedy="For example --column title=product_name.",
             )
         flags[name] = column
-    return Mapping.model_validate({**start.model_dump(), "columns": {**start.columns, **flags}})
+    entries: dict[str, Any] = {**start.model_dump(), "columns": {**start.columns, **flags}}
+    return Mapping.of(entries, where=f"--column with mapping {file.name}" if file is not None else "--column")
 
 
-def _taxonomy(file: Path | None) -> Taxonomy | None:
-    from shelver.taxonomy import read_taxonomy
+def read_tree(
+    file: Path | None,
+    format: TreeFormatName | None,  # noqa: A002
+    separator: str | None,
+    names: Path | None,
+    *,
+    level: int | None,
+) -> Taxonomy | None:
+    """The tree of the `--taxonomy` flags, not yet cut, or None; tells what its reader had to do."""
+    from shelver.errors import ConfigError
+    from shelver.taxonomy import localise, read_taxonomy
 
-    return read_taxonomy(file) if file is not None else None
+    if file is None:
+        if format or separator or names or level:
+            raise ConfigError(
+                "--taxonomy-format, -separator, -names or -level without --taxonomy",
+                allowed="these flags beside --taxonomy FILE",
+                remedy="Name the tree's file; the paths of a feed are cut by `max_level` of a mapping.",
+            )
+        return None
+    tree = read_taxonomy(file, format=format, sep=separator)
+    if names is not None:
+        tree = localise(tree, names)
+    for line in tree_notes(tree.notes, names.name if names is not None else ""):
+        say.progress(line)
+    return tree
+
+
+def tree_notes(notes: Notes, names: str) -> list[str]:
+    """What the reader of a tree had to do, a line each; mostly none."""
+    said = [
+        (notes.fallback_names, f"names: {{:,}} nodes have no name in {names} and keep the tree's own"),
+        (notes.unused_names, f"names: {{:,}} ids of {names} are not in the tree"),
+        (notes.created_nodes, "tree: {:,} ancestors that no line names were created"),
+        (notes.made_ids, "tree: {:,} nodes whose code repeats have an id made from it"),
+    ]
+    return [line.format(n) for n, line in said if n]
 
 
 def _ticker(every_s: float = 2.0) -> Callable[[Tick], None]:
@@ -136,14 +190,21 @@ def _record(report: IngestReport) -> dict[str, object]:
 
 def ingest_text(report: IngestReport) -> str:
     """What an ingest did, in a few lines."""
+    from shelver.catalog.describe import near_caveats
+
     lines = [
         f"{report.rows_in:,} rows = {report.accepted:,} accepted + {report.quarantined:,} quarantined, "
         f"{report.seconds:.1f} s" + (" (was there already)" if report.up_to_date else "")
     ]
+    if report.resumed_rows:
+        lines.append(f"  resumed after {report.resumed_rows:,} rows")
     lines += [f"  quarantined, {code}: {n:,}" for code, n in sorted(report.by_code.items())]
     lines += [f"  accepted without its picture, {code}: {n:,}" for code, n in sorted(report.warnings.items())]
     parts = ", ".join(f"{part} {n:,}" for part, n in report.by_split.items())
     lines.append(f"{parts}; {report.n_leaves:,} leaves among {report.n_nodes:,} nodes")
+    if report.split.leaking_products:
+        lines.append(f"  {report.split.leaking_products:,} products are tied to one in another part")
+    lines += [f"  {line}" for line in near_caveats(report.split.n_narrowed, exhaustive=report.split.exhaustive)]
     lines.append(str(report.folder))
     return "\n".join(lines)
 

@@ -8,7 +8,14 @@ from typing import Annotated, Any
 import typer
 
 from shelver.cli import say
-from shelver.cli.catalogs import AsJson
+from shelver.cli.catalogs import (
+    AsJson,
+    TaxonomyFormat,
+    TaxonomyLevel,
+    TaxonomyNames,
+    TaxonomySeparator,
+    read_tree,
+)
 from shelver.cli.models import report_text, require_training
 
 
@@ -17,13 +24,20 @@ def generate(
     rows: Annotated[int, typer.Option(min=1, help="How many products.")],
     out: Annotated[Path, typer.Option(help="Feed to write: .csv, .tsv, .jsonl (also .gz) or .parquet.")],
     seed: Annotated[int, typer.Option(min=0, help="Another seed is another stock.")] = 0,
+    taxonomy_format: TaxonomyFormat = None,
+    taxonomy_separator: TaxonomySeparator = None,
+    taxonomy_names: TaxonomyNames = None,
+    taxonomy_level: TaxonomyLevel = None,
     as_json: AsJson = False,
 ) -> None:
     """Make a feed of titles over a category tree, of any size."""
     from shelver.datasets.generated_titles import write_text_feed
-    from shelver.taxonomy import read_taxonomy
 
-    write_text_feed(read_taxonomy(taxonomy), out, n_rows=rows, seed=seed)
+    tree = read_tree(taxonomy, taxonomy_format, taxonomy_separator, taxonomy_names, level=taxonomy_level)
+    assert tree is not None
+    if taxonomy_level is not None:
+        tree, _ = tree.cut(taxonomy_level)
+    write_text_feed(tree, out, n_rows=rows, seed=seed)
     say.result({"out": str(out), "rows": rows}, f"{rows:,} products in {out}", as_json=as_json)
 
 

@@ -218,10 +218,6 @@ def _opened(file: Path, ending: str) -> Iterator[Write]:
             yield table.writerows
 
 
-def _line(record: Record) -> str:
-    return json.dumps(dict(zip(COLUMNS, record, strict=True)), ensure_ascii=False) + "\n"
-
-
 def _ending(out: Path) -> str:
     for ending in sorted(ENDINGS, key=len, reverse=True):
         if out.name.lower().endswith(ending):

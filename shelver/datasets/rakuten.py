@@ -7,8 +7,8 @@ there is nothing to learn from them or to score, so they are not read here, whet
 test part is dealt from the labelled rows, and `shelver predict` answers the test file with the mapping
 `product_id = "productid"`, `title = "designation"`.
 
-Rakuten 2018: a title, a tab, and an id path such as `3292>3581>3145`, no header. A node is its whole path; its
-name is the path's last code.
+Rakuten 2018: a title, a tab, and an id path such as `3292>3581>3145`, no header. A node's id is its whole id path;
+its name is the path's last code.
 """
 
 from __future__ import annotations
@@ -18,12 +18,13 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from shelver.catalog.feeds import open_feed
 from shelver.catalog.mapping import Mapping
-from shelver.catalog.reader import ProductRow, read_products
-from shelver.catalog.rows import BadRow, Code, bad_row
+from shelver.catalog.reader import MAX_LEVELS, ProductRow, read_products
+from shelver.catalog.rows import BadRow, Code, Row, bad_row
 from shelver.datasets.places import file_in
 from shelver.errors import FeedError
-from shelver.taxonomy import Taxonomy
+from shelver.taxonomy import Taxonomy, from_id_paths, plain_name
 
 FR_CODES = (
     *("10", "40", "50", "60", "1140", "1160", "1180", "1280", "1281", "1300", "1301", "1302", "1320", "1560"),
@@ -95,8 +96,6 @@ def fr_rows(source: Path) -> Iterator[ProductRow | BadRow]:
 
 def _index_column(path: Path) -> str:
     """The name under which the reader has the first, unnamed column."""
-    from shelver.catalog.feeds import open_feed
-
     return open_feed(path).header.columns[0]
 
 
@@ -128,6 +127,20 @@ _2018 = Mapping(
 def files_2018(source: Path) -> list[Path]:
     """The training file; raises FeedError where it is missing."""
     return [file_in(source, "rdc-catalog-train.tsv", "*train*.tsv", "*.tsv", recipe="rakuten-2018")]
+
+
+def taxonomy_2018(source: Path) -> Taxonomy | None:
+    """The tree of the training file's id paths; None where no row has one."""
+    cells: dict[str, None] = {}
+    rows = open_feed(
+        files_2018(source)[0], format=_2018.format, delimiter="\t", header=_2018.header, quoted=_2018.quoted
+    ).rows
+    for row in rows:
+        if isinstance(row, Row) and isinstance(cell := row.values["category"], str):
+            cells.setdefault(cell)
+    paths = [[plain_name(code) for code in cell.split(">")] for cell in cells]
+    whole = [">".join(path) for path in paths if all(path) and len(path) <= MAX_LEVELS]
+    return from_id_paths(whole, source="rakuten-2018") if whole else None
 
 
 def rows_2018(source: Path) -> Iterator[ProductRow | BadRow]:

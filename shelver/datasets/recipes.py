@@ -241,6 +241,7 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
                 "Rakuten Data Challenge 2018: titles and id paths, tab separated without a header",
                 rakuten.rows_2018,
                 rakuten.files_2018,
+                taxonomy=rakuten.taxonomy_2018,
             ),
         )
     }

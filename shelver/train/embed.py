@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import uuid
 from collections.abc import Sequence
@@ -15,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL.Image import Image
 
+from shelver.images import content_hash
 from shelver.pipeline import Embedding, Image2Emb, available_cores, picture, pooled
 
 FLUSH_PICTURES: Final = 4096
@@ -94,7 +94,7 @@ class ImageEmbedder:
 
     def __call__(self, pictures: Sequence[Sequence[bytes]]) -> Embedding:
         """Pooled embeddings of N products, values as float16; an unusable picture counts as none."""
-        keys = [[hashlib.sha256(data).digest() for data in of_one] for of_one in pictures]
+        keys = [[content_hash(data) for data in of_one] for of_one in pictures]
         wanted: dict[bytes, bytes] = {}
         known: dict[bytes, NDArray[np.float16]] = {}
         for of_one, data_of_one in zip(keys, pictures, strict=True):

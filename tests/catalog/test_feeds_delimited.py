@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from shelver.catalog.feeds import open_feed, read_feed
+from shelver.catalog.feeds import open_feed
 from shelver.catalog.feeds.delimited import column_names, find_delimiter
 from shelver.catalog.rows import DEFAULT_LIMITS, BadRow, Limits, Row
 from shelver.errors import FeedError
@@ -20,7 +20,7 @@ def _read(
 ) -> list[Row | BadRow]:
     path = tmp_path / name
     path.write_bytes(data)
-    return list(read_feed(path, limits=limits))
+    return list(open_feed(path, limits=limits).rows)
 
 
 def _short(rows: Sequence[Row | BadRow]) -> list[tuple[int, object]]:
@@ -74,7 +74,7 @@ def test_each_line_has_its_own_fallback_to_windows_1252(tmp_path: Path) -> None:
 def test_an_encoding_that_is_named_is_used_for_every_line(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_bytes("a,b\n1,дом\n".encode("koi8-r"))
-    assert _short(list(read_feed(path, encoding="koi8-r"))) == [(2, ["1", "дом"])]
+    assert _short(list(open_feed(path, encoding="koi8-r").rows)) == [(2, ["1", "дом"])]
 
 
 def test_a_nul_byte_costs_its_row_only(tmp_path: Path) -> None:

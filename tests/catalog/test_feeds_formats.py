@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from shelver.catalog.feeds import detect, open_feed, read_feed
+from shelver.catalog.feeds import detect, open_feed
 from shelver.catalog.rows import BadRow, Limits, Row
 from shelver.errors import ConfigError, FeedError
 
@@ -34,7 +34,7 @@ def _write(tmp_path: Path, name: str, data: bytes) -> Path:
 
 
 def _codes(path: Path, limits: Limits | None = None) -> list[str]:
-    rows = read_feed(path, limits=limits or Limits())
+    rows = open_feed(path, limits=limits or Limits()).rows
     return [row.code if isinstance(row, BadRow) else "ok" for row in rows]
 
 
@@ -65,13 +65,13 @@ def test_content_decides_the_format_and_the_ending_what_content_leaves_open(
 @pytest.mark.parametrize("data", [b"", gzip.compress(b""), b"PK\x03\x04zip", b"\x89PNG\r\n", b"\x1f\x8b\x08"])
 def test_what_is_no_feed_is_refused_as_a_whole(tmp_path: Path, data: bytes) -> None:
     with pytest.raises(FeedError):
-        read_feed(_write(tmp_path, "a.csv", data))
+        open_feed(_write(tmp_path, "a.csv", data))
 
 
 def test_an_absent_file_a_folder_and_an_unknown_format_are_errors(tmp_path: Path) -> None:
     for path in (tmp_path / "absent.csv", tmp_path):
         with pytest.raises(FeedError):
-            read_feed(path)
+            open_feed(path)
     path = _write(tmp_path, "a.csv", CSV)
     with pytest.raises(ConfigError):
         open_feed(path, format="xls")  # type: ignore[arg-type]
@@ -82,7 +82,7 @@ def test_an_absent_file_a_folder_and_an_unknown_format_are_errors(tmp_path: Path
 
 def test_a_json_array_is_refused_with_the_way_out(tmp_path: Path) -> None:
     with pytest.raises(FeedError, match="jq"):
-        read_feed(_write(tmp_path, "a.json", b'[{"id": 1}]'))
+        open_feed(_write(tmp_path, "a.json", b'[{"id": 1}]'))
 
 
 # --- gzip ---------------------------------------------------------------------------------------------------
@@ -90,14 +90,14 @@ def test_a_json_array_is_refused_with_the_way_out(tmp_path: Path) -> None:
 
 def test_gzip_is_found_by_its_content_and_may_have_several_members(tmp_path: Path) -> None:
     data = gzip.compress(CSV) + gzip.compress(b"3,three\n") + b"\0" * 512
-    rows = list(read_feed(_write(tmp_path, "a.csv", data)))
+    rows = list(open_feed(_write(tmp_path, "a.csv", data)).rows)
     assert [row.values["title"] for row in rows if isinstance(row, Row)] == ["one", "two", "three"]
 
 
 def test_a_cut_gzip_gives_the_rows_before_the_cut_and_one_bad_row(tmp_path: Path) -> None:
     lines = [b"%d,title %d\n" % (i, zlib.crc32(b"%d" % i)) for i in range(5_000)]
     data = gzip.compress(b"product_id,title\n" + b"".join(lines))
-    rows = list(read_feed(_write(tmp_path, "a.csv.gz", data[: len(data) // 2])))
+    rows = list(open_feed(_write(tmp_path, "a.csv.gz", data[: len(data) // 2])).rows)
     assert 2_000 < len(rows) < 3_000
     assert [row.line for row in rows] == list(range(2, len(rows) + 2))
     last = rows.pop()
@@ -131,6 +131,16 @@ def test_a_decompression_bomb_is_refused(tmp_path: Path) -> None:
         _codes(_write(tmp_path, "a.csv.gz", packed), limits)
 
 
+def test_a_parquet_file_that_unpacks_to_far_more_than_its_size_is_refused(tmp_path: Path) -> None:
+    table = pa.table({"product_id": ["1"], "title": ["x" * 120_000_000]})
+    pq.write_table(table, tmp_path / "a.parquet", compression="zstd", write_statistics=False)
+    assert (tmp_path / "a.parquet").stat().st_size < 100_000
+    with pytest.raises(FeedError, match="bomb"):
+        list(open_feed(tmp_path / "a.parquet").rows)
+    (row,) = open_feed(tmp_path / "a.parquet", limits=Limits(bomb_ratio=1_000_000)).rows
+    assert isinstance(row, BadRow)  # trusted, but no cell is that large
+
+
 def test_too_many_rows_are_refused(tmp_path: Path) -> None:
     with pytest.raises(FeedError, match="more than 1 rows"):
         _codes(_write(tmp_path, "a.csv", CSV), Limits(rows=1))
@@ -141,7 +151,7 @@ def test_too_many_rows_are_refused(tmp_path: Path) -> None:
 
 def test_json_numbers_and_truth_values_are_text_and_typed_nothing_is_none(tmp_path: Path) -> None:
     line = '{"id": 0012, "a": 1}\n{"id": 12345678901234567890, "p": 1.10, "t": true, "n": null, "x": NaN}\n'
-    rows = list(read_feed(_write(tmp_path, "a.jsonl", line.encode())))
+    rows = list(open_feed(_write(tmp_path, "a.jsonl", line.encode())).rows)
     assert [getattr(row, "code", "ok") for row in rows] == ["bad_json", "ok"]
     assert rows[1] == Row(2, {"id": "12345678901234567890", "p": "1.10", "t": "true", "n": None, "x": None})
 
@@ -182,7 +192,7 @@ def test_every_bad_json_line_is_one_bad_row(tmp_path: Path) -> None:
 
 def test_json_lists_and_objects_keep_their_kind(tmp_path: Path) -> None:
     row = {"id": "1", "category": ["A", "B"], "image": {"path": "a.jpg", "bytes": None}}
-    rows = list(read_feed(_write(tmp_path, "a.jsonl", json.dumps(row).encode())))
+    rows = list(open_feed(_write(tmp_path, "a.jsonl", json.dumps(row).encode())).rows)
     assert rows == [Row(1, {"id": "1", "category": ["A", "B"], "image": {"path": "a.jpg", "bytes": None}})]
 
 
@@ -207,7 +217,7 @@ def test_parquet_types_become_cells(tmp_path: Path) -> None:
         }
     )
     pq.write_table(table, tmp_path / "a.parquet")
-    first, second, third = read_feed(tmp_path / "a.parquet")
+    first, second, third = open_feed(tmp_path / "a.parquet").rows
     assert first == Row(
         1,
         {
@@ -265,7 +275,7 @@ def test_rss_items_become_rows_with_their_line_and_lists_of_pictures(tmp_path: P
         b"<g:additional_image_link>http://x/3.jpg</g:additional_image_link>"
         b"<g:product_type>A &gt; B</g:product_type><g:product_type>C</g:product_type></item>\n"
     )
-    rows = list(read_feed(_write(tmp_path, "a.xml", HEAD + item + _item(8) + TAIL)))
+    rows = list(open_feed(_write(tmp_path, "a.xml", HEAD + item + _item(8) + TAIL)).rows)
     assert rows[0] == Row(
         4,
         {
@@ -285,7 +295,7 @@ def test_atom_entries_become_rows(tmp_path: Path) -> None:
         b'<feed xmlns="http://www.w3.org/2005/Atom" xmlns:g="http://base.google.com/ns/1.0"><title>S</title>'
         b'<entry><g:id>1</g:id><title>t</title><link href="http://x/1"/></entry></feed>'
     )
-    rows = list(read_feed(_write(tmp_path, "a.atom", data)))
+    rows = list(open_feed(_write(tmp_path, "a.atom", data)).rows)
     assert rows == [Row(1, {"g:id": "1", "title": "t", "link": "http://x/1"})]
 
 
@@ -301,7 +311,7 @@ def test_atom_entries_become_rows(tmp_path: Path) -> None:
     ],
 )
 def test_an_item_that_is_not_well_formed_costs_its_row_only(tmp_path: Path, bad: bytes) -> None:
-    rows = list(read_feed(_write(tmp_path, "a.xml", HEAD + _item(1) + bad + _item(3) + _item(4) + TAIL)))
+    rows = list(open_feed(_write(tmp_path, "a.xml", HEAD + _item(1) + bad + _item(3) + _item(4) + TAIL)).rows)
     assert [getattr(row, "code", "ok") for row in rows] == ["ok", "bad_xml", "ok", "ok"]
     assert [row.line for row in rows] == [4, 5, 6, 7]
     assert isinstance(rows[1], BadRow)
@@ -310,7 +320,7 @@ def test_an_item_that_is_not_well_formed_costs_its_row_only(tmp_path: Path, bad:
 
 def test_many_damaged_items_over_many_blocks_are_counted_one_by_one(tmp_path: Path) -> None:
     items = [_item(i, "&" if i % 7 == 0 else "shoe") for i in range(4_000)]
-    rows = list(read_feed(_write(tmp_path, "a.xml", HEAD + b"".join(items) + TAIL)))
+    rows = list(open_feed(_write(tmp_path, "a.xml", HEAD + b"".join(items) + TAIL)).rows)
     assert [row.line for row in rows] == list(range(4, 4_004))
     assert [isinstance(row, BadRow) for row in rows] == [i % 7 == 0 for i in range(4_000)]
 

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import csv
+import fcntl
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -182,6 +184,94 @@ def test_pictures_come_back_byte_for_byte_in_the_order_of_the_feed(tmp_path: Pat
         ingest(feed, tmp_path / "out", image_root=tmp_path / "pics")
 
 
+@pytest.mark.parametrize("way", ["beside the feed", "a relative folder", "a mapping"])
+def test_other_pictures_are_another_source_wherever_they_stand(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    pictures = tmp_path / ("shop" if way == "beside the feed" else "shop/pics")
+    pictures.mkdir(parents=True)
+    rows = [[str(i), f"picture {i}", "A > B", f"{i}.jpg"] for i in range(4)]
+    for i in range(3):
+        (pictures / f"{i}.jpg").write_bytes(bytes(10 + i))
+    feed = write_feed(tmp_path / "shop" / "f.csv", rows, ["product_id", "title", "category", "image"])
+    monkeypatch.chdir(tmp_path / "shop")
+    folder = "pics" if way == "a relative folder" else None
+    mapping = Mapping(image_folder="pics") if way == "a mapping" else None
+    out = tmp_path / "shop" / "out"
+
+    def again() -> bool:
+        return ingest(feed, out, image_root=folder, mapping=mapping).up_to_date
+
+    assert not again()
+    assert Catalog.open(out).info.n_with_images == 3
+    assert again()
+    (pictures / "unnamed.jpg").write_bytes(b"no row names it")
+    (pictures / "0.jpg").touch()
+    assert again()
+    (pictures / "3.jpg").write_bytes(b"now it is there")
+    with pytest.raises(CatalogError, match="another source"):
+        again()
+
+
+def test_ids_without_a_tree_are_the_nodes_of_a_flat_one(tmp_path: Path) -> None:
+    rows = [[str(i), f"thing {i * 7919}", ["0040", "10"][i % 2], ""] for i in range(20)]
+    feed = write_feed(tmp_path / "f.csv", rows)
+    ingest(feed, tmp_path / "out", mapping=Mapping(category_format="id"))
+    catalog = Catalog.open(tmp_path / "out")
+    assert catalog.taxonomy.ids == catalog.taxonomy.names == ("0040", "10")
+    assert {p.node_id for batch in catalog.products() for p in batch} == {"0040", "10"}
+
+
+def test_white_space_in_names_never_parts_a_feed_from_its_tree(tmp_path: Path) -> None:
+    rows = [["1", "one", "Garden\u00a0 Sheds > Log  stores", ""], ["2", "two", "Garden Sheds", ""]]
+    odd = Taxonomy.from_parents(["1", "2"], ["Garden  Sheds", "Log\u00a0stores"], [None, 0])
+    report = ingest(write_feed(tmp_path / "f.csv", rows), tmp_path / "out", taxonomy=odd)
+    assert report.accepted == 2
+
+
+def test_a_tree_is_cut_and_deeper_labels_are_their_ancestors(tmp_path: Path) -> None:
+    deep = Taxonomy.from_parents(["1", "2", "3"], ["Garden", "Chairs", "Deck"], [None, 0, 1])
+    rows = [["a", "one", "3", ""], ["b", "two", "Garden > Chairs > Deck", ""], ["c", "three", "1", ""]]
+    feed = write_feed(tmp_path / "f.csv", rows)
+    ways: list[tuple[int | None, Mapping | None]] = [
+        (2, None),
+        (None, Mapping(max_level=2)),
+        (2, Mapping(max_level=3)),
+    ]
+    for number, (level, mapping) in enumerate(ways):
+        out = tmp_path / str(number)
+        report = ingest(feed, out, taxonomy=deep, taxonomy_level=level, mapping=mapping)
+        catalog = Catalog.open(out)
+        assert catalog.taxonomy.ids == ("1", "2")
+        nodes = {p.product_id: p.node_id for batch in catalog.products() for p in batch}
+        assert (report.accepted, nodes) == (3, {"a": "2", "b": "2", "c": "1"})
+    with pytest.raises(CatalogError, match="other options"):
+        ingest(feed, tmp_path / "0", taxonomy=deep)
+
+
+def test_an_out_that_is_a_file_or_below_one_is_an_error_that_says_so(tmp_path: Path) -> None:
+    feed = write_feed(tmp_path / "f.csv", plain_rows(5))
+    for out in (feed, feed / "out" / "deeper"):
+        with pytest.raises(CatalogError, match=r"f\.csv is a file"):
+            ingest(feed, out)
+
+
+def test_who_comes_to_the_lock_after_another_has_ended_does_not_do_the_work_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    feed = write_feed(tmp_path / "f.csv", plain_rows(30))
+    lock = fcntl.flock
+
+    def late(handle: int, how: int) -> None:
+        monkeypatch.setattr(fcntl, "flock", lock)
+        assert not ingest(feed, tmp_path / "out").up_to_date
+        lock(handle, how)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    assert ingest(feed, tmp_path / "out").up_to_date
+    assert not (tmp_path / "out" / "staging").exists()
+
+
 def test_the_progress_ends_at_the_total(tmp_path: Path) -> None:
     ticks: list[Tick] = []
     ingest(write_feed(tmp_path / "f.csv", plain_rows(300)), tmp_path / "out", progress=ticks.append)
@@ -213,7 +303,7 @@ import os, signal, sys
 from pathlib import Path
 from shelver.catalog import staging, store
 from shelver.catalog.ingest import ingest
-feed, out, n, rows = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+feed, out, n, rows, how = sys.argv[1], sys.argv[2], *map(int, sys.argv[3:])
 staging.SHARD_ROWS = store.SHARD_ROWS = rows
 fsync, replace = os.fsync, Path.replace
 left = n
@@ -221,7 +311,7 @@ def counted():
     global left
     left -= 1
     if left == 0:
-        os.kill(os.getpid(), signal.SIGKILL)
+        os.kill(os.getpid(), how)
 def sync(handle):
     counted(); fsync(handle); counted()
 def rename(self, target):
@@ -240,9 +330,9 @@ def feed_with_troubles(path: Path, n: int) -> Path:
     return write_feed(path, rows)
 
 
-def run_killed_at(feed: Path, out: Path, n: int, *, rows: int) -> int:
+def run_killed_at(feed: Path, out: Path, n: int, *, rows: int, how: signal.Signals = signal.SIGKILL) -> int:
     return subprocess.run(
-        [sys.executable, "-c", KILLED, str(feed), str(out), str(n), str(rows)],
+        [sys.executable, "-c", KILLED, str(feed), str(out), str(n), str(rows), str(int(how))],
         check=False,
         capture_output=True,
         timeout=60,
@@ -270,6 +360,20 @@ def test_a_killed_ingest_resumes_to_the_same_bytes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, points: list[int]
 ) -> None:
     assert_survives(tmp_path, monkeypatch, points, 400)
+
+
+def test_an_ingest_that_was_interrupted_from_the_keyboard_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    feed = feed_with_troubles(tmp_path / "f.csv", 400)
+    for module in (staging, store):
+        monkeypatch.setattr(module, "SHARD_ROWS", 50)
+    assert run_killed_at(feed, tmp_path / "out", 40, rows=50, how=signal.SIGINT) != 0
+    with pytest.raises(CatalogError, match="unfinished"):
+        Catalog.open(tmp_path / "out")
+    assert ingest(feed, tmp_path / "out").resumed_rows > 0
+    ingest(feed, tmp_path / "whole")
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
 
 
 @pytest.mark.drill

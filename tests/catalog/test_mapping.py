@@ -8,6 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from shelver.catalog.mapping import STANDARD, Mapping
+from shelver.catalog.reader import ProductRow, read_products
 from shelver.errors import ConfigError
 
 
@@ -83,6 +84,19 @@ def test_a_mapping_is_read_from_toml_and_its_folder_starts_at_the_file(tmp_path:
     assert mapping.used_columns() == ("uniq", "a", "b")
 
 
+def test_the_picture_folder_of_a_mapping_beside_the_feed_is_joined_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("shop/pics").mkdir(parents=True)
+    Path("shop/pics/a.jpg").write_bytes(b"A")
+    _write(Path("shop/m.toml"), 'image_folder = "pics"')
+    _write(Path("shop/feed.csv"), "id,title,image\n1,x,a.jpg\n")
+    (row,) = read_products("shop/feed.csv", mapping=Mapping.load("shop/m.toml"))
+    assert isinstance(row, ProductRow)
+    assert row.product.images == (b"A",)
+
+
 @pytest.mark.parametrize(
     ("text", "word"),
     [
@@ -114,6 +128,11 @@ def test_a_mapping_file_that_is_absent_or_no_text_is_a_config_error(tmp_path: Pa
     for name in ("absent.toml", "bytes.toml"):
         with pytest.raises(ConfigError, match=name):
             Mapping.load(tmp_path / name)
+
+
+def test_entries_that_do_not_go_together_are_an_error_that_says_where_they_come_from() -> None:
+    with pytest.raises(ConfigError, match=r"--column: .*`title` is a column and a constant"):
+        Mapping.of({"columns": {"title": "name"}, "constants": {"title": "x"}}, where="--column")
 
 
 def test_a_mapping_cannot_be_changed() -> None:

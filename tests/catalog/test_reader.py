@@ -16,6 +16,7 @@ from shelver.catalog.mapping import Mapping
 from shelver.catalog.reader import ProductRow, open_products, read_products
 from shelver.catalog.rows import DEFAULT_LIMITS, BadRow, Limits
 from shelver.errors import ConfigError
+from shelver.images import MAX_BYTES
 from shelver.product import Product
 
 DATA = Path(os.environ.get("SHELVER_DATA", Path(__file__).parents[2].parent / "shared" / "data"))
@@ -83,7 +84,8 @@ def test_all_but_the_id_and_one_piece_may_be_missing(tmp_path: Path) -> None:
         ("id,title", "a" * 501 + ",x", "bad_id", "product_id"),
         ("id,title", "a\tb,x", "bad_id", "product_id"),
         ("id,title,brand", "1, ,", "empty_product", None),
-        ("id,title,image", "1,,absent.jpg", "empty_product", None),
+        ("id,title,image", "1,,absent.jpg", "image_missing", "image"),
+        ("id,title,image", "1,,../a.jpg", "image_refused", "image"),
         ("id,title,value", "1,x,cheap", "bad_value", "value"),
         ("id,title,value", "1,x,inf", "bad_value", "value"),
         ("id,title,value", "1,x,-1", "bad_value", "value"),
@@ -251,7 +253,7 @@ def pictures(tmp_path: Path) -> Path:
         ("good-link.jpg", (b"A",), ()),
         ("absent.jpg", (), ("image_missing",)),
         ("empty.jpg", (), ("image_missing",)),
-        ("big.jpg", (), ("image_missing",)),
+        ("big.jpg", (), ("image_too_many_bytes",)),
         ("sub", (), ("image_missing",)),
         ("pipe.jpg", (), ("image_missing",)),
         ("x" * 5_000, (), ("image_missing",)),
@@ -319,7 +321,7 @@ def test_parquet_pictures_are_bytes_structs_or_lists_of_either(tmp_path: Path, p
 
 def test_a_picture_over_the_limit_or_of_a_strange_kind_is_left_out(tmp_path: Path) -> None:
     pq.write_table(pa.table({"id": [1], "title": ["x"], "image": [b"x" * 51]}), tmp_path / "b.parquet")
-    assert _one(tmp_path / "b.parquet", limits=Limits(image_bytes=50)).warnings == ("image_missing",)
+    assert _one(tmp_path / "b.parquet", limits=Limits(image_bytes=50)).warnings == ("image_too_many_bytes",)
     cells: list[object] = [[["a"]], {"url": "x"}, {"bytes": "AAAA", "path": "a"}, ["http://x/1"] * 3, []]
     rows = list(
         read_products(_jsonl(tmp_path, *({"id": i, "title": "x", "image": c} for i, c in enumerate(cells))))
@@ -335,7 +337,76 @@ def test_the_number_of_pictures_is_bounded(tmp_path: Path) -> None:
     assert row.warnings == ("image_refused",)
 
 
+def test_a_file_that_a_row_names_often_is_read_once(tmp_path: Path, pictures: Path) -> None:
+    path = _jsonl(tmp_path, {"id": 1, "image": ["a.jpg", "./a.jpg", "good-link.jpg", "sub/b.jpg", "a.jpg"]})
+    (row,) = read_products(path, image_root=pictures)
+    assert isinstance(row, ProductRow)
+    assert row.product.images == (b"A", b"B")
+
+
+def test_the_bytes_of_all_pictures_of_a_product_are_bounded(tmp_path: Path, pictures: Path) -> None:
+    for name in "xyz":
+        (pictures / f"{name}.jpg").write_bytes(name.encode() * 40)
+    path = _jsonl(tmp_path, {"id": 1, "image": ["x.jpg", "y.jpg", "z.jpg", "a.jpg"]})
+    (row,) = read_products(path, image_root=pictures, limits=Limits(product_image_bytes=100))
+    assert isinstance(row, ProductRow)
+    assert row.product.images == (b"x" * 40, b"y" * 40, b"A")
+    assert row.warnings == ("image_refused",)
+
+
+def test_absent_files_count_towards_the_number_of_pictures(tmp_path: Path) -> None:
+    path = _jsonl(tmp_path, {"id": 1, "title": "x", "image": [f"{i}.jpg" for i in range(1_000)]})
+    assert _one(path).warnings == ("image_missing", "image_refused")
+
+
+def test_a_picture_that_may_stand_in_a_catalog_may_be_decoded() -> None:
+    assert DEFAULT_LIMITS.image_bytes == MAX_BYTES
+
+
+# --- without labels ---------------------------------------------------------------------------------------------
+
+
+def test_without_labels_no_row_is_refused_for_what_a_prediction_does_not_use(tmp_path: Path) -> None:
+    path = _csv(
+        tmp_path,
+        "id,title,category,split,value",
+        "1,a,A >  > B,train,1",
+        "2,b,A,holdout,1",
+        "3,c,A,test,cheap",
+    )
+    assert all(isinstance(row, BadRow) for row in read_products(path))
+    rows = [row for row in read_products(path, labels=False) if isinstance(row, ProductRow)]
+    assert [row.product for row in rows] == [Product("1", "a"), Product("2", "b"), Product("3", "c")]
+    odd = _jsonl(tmp_path, {"id": 1, "title": "x", "source": ["a"], "value": {"a": 1}})
+    assert [row.product for row in read_products(odd, labels=False) if isinstance(row, ProductRow)] == [
+        Product("1", "x")
+    ]
+
+
+def test_a_mapping_made_for_labelled_feeds_serves_unlabelled_ones(tmp_path: Path) -> None:
+    mapping = Mapping(
+        columns={"product_id": "uniq", "title": "name", "category": ("a", "b"), "split": "part", "value": "sold"}
+    )
+    path = _csv(tmp_path, "uniq,name", "1,x")
+    with pytest.raises(ConfigError, match="mapped"):
+        open_products(path, mapping=mapping)
+    (row,) = open_products(path, mapping=mapping, labels=False).rows
+    assert isinstance(row, ProductRow)
+    assert row == ProductRow(2, Product("1", "x"), None, ())
+    with pytest.raises(ConfigError, match="'name'"):
+        open_products(_csv(tmp_path, "uniq", "1"), mapping=mapping, labels=False)
+
+
 # --- whole feeds --------------------------------------------------------------------------------------------
+
+
+def test_a_feed_whose_rows_are_all_damaged_is_all_quarantine(tmp_path: Path) -> None:
+    assert _bad(_jsonl(tmp_path, {"product_id": "1", "title": "half \ud83d"})).code == "bad_encoding"
+    path = tmp_path / "late.jsonl"
+    path.write_text("[1]\n" * 150 + '{"sku": "1", "name": "late"}\n')
+    rows = list(read_products(path))
+    assert [row.code for row in rows if isinstance(row, BadRow)] == ["not_an_object"] * 150
+    assert rows[150] == ProductRow(151, Product("1", "late"), None, ())
 
 
 def test_a_google_merchant_feed_needs_no_mapping(tmp_path: Path) -> None:

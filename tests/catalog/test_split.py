@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import random
 import time
+import tracemalloc
 from itertools import combinations
 
 import networkx as nx
@@ -63,11 +64,14 @@ def test_long_runs_of_alike_titles_are_still_compared_exactly() -> None:
             for _ in range(1_500)
         }
     )
-    # Such titles are one chain, which would take everything, so the stricter thresholds part it.
-    found = near_groups(keys)
-    assert found.n_narrowed > 0
-    sizes = np.bincount(found.group)
-    assert sizes.max() <= 0.1 * len(keys)
+    # Such titles are one chain; where it must not take everything, the stricter thresholds part it.
+    whole = near_groups(keys)
+    assert whole.n_narrowed == 0
+    assert np.bincount(whole.group).max() > 0.3 * len(keys)
+    found = near_groups(keys, capacity=0.1 * len(keys))
+    assert found.n_narrowed > 0.3 * len(keys)
+    assert np.bincount(found.group).max() <= 0.1 * len(keys)
+    assert np.array_equal(found.whole, whole.group)
 
 
 @pytest.mark.parametrize(
@@ -105,7 +109,7 @@ def test_no_group_is_on_two_sides_and_the_proportions_come_out() -> None:
         shown = [rng.choice(pictures)] if rng.random() < 0.02 else []
         rows.append((key, shown))
         ties.add(key, shown, identity=str(number))
-    parts, report = ties.groups().deal(Split.parse("80/10/10"))
+    parts, report = ties.deal(Split.parse("80/10/10"))
     assert np.bincount(parts, minlength=3).tolist() == [3200, 400, 400]
     by_key: dict[object, set[int]] = {}
     for (key, shown), part in zip(rows, parts.tolist(), strict=True):
@@ -121,6 +125,59 @@ def test_no_group_is_on_two_sides_and_the_proportions_come_out() -> None:
     assert (report.leaking_products, report.leaking_titles, report.leaking_pictures) == (0, 0, 0)
 
 
+def templated(n_of_template: int, n_others: int) -> list[str]:
+    """Titles of one chain of near-equal ones, and others."""
+    chain = [f"genuine replacement cover for the famous no {i:03d} by acme ltd" for i in range(n_of_template)]
+    return chain + [f"{a} {b}" for a, b in zip(words(10, n_others), words(11, n_others), strict=True)]
+
+
+def test_a_chain_of_templated_titles_that_train_can_hold_stays_whole() -> None:
+    keys = templated(240, 120)
+    ties = Ties()
+    for key in keys:
+        ties.add(key, [], identity=key)
+    parts, report = ties.deal(Split.parse("80/10/10"))
+    assert np.bincount(parts, minlength=3).tolist() == [288, 36, 36]
+    assert set(parts[:240].tolist()) == {0}
+    assert (report.n_narrowed, report.largest_group, report.leaking_products) == (0, 240, 0)
+    near = [(a, b) for a, b in combinations(range(len(keys)), 2) if parts[a] != parts[b]]
+    assert all(jaccard(keys[a], keys[b]) < NEAR_JACCARD for a, b in near)
+
+
+def test_what_no_part_can_hold_is_narrowed_and_its_leaks_are_counted() -> None:
+    keys = templated(300, 10)
+    ties = Ties()
+    for key in keys:
+        ties.add(key, [], identity=key)
+    parts, report = ties.deal(Split.parse("80/10/10"))
+    assert report.n_narrowed == 300
+    assert report.leaking_products >= (parts[:300] > 0).sum() > 0
+    assert np.abs(np.bincount(parts, minlength=3) - [248, 31, 31]).max() <= 1
+    own, kept = ties.respect(parts)
+    assert np.array_equal(own, parts)
+    assert (kept.n_narrowed, kept.leaking_products) == (0, report.leaking_products)
+
+
+def test_products_count_and_not_titles_where_a_chain_must_fit() -> None:
+    keys = templated(40, 40)
+    ties = Ties()
+    for number, key in enumerate(keys[:40] * 10 + keys[40:]):  # half of the titles, ten elevenths of the products
+        ties.add(key, [], identity=str(number))
+    assert ties.deal(Split.parse("80/10/10"))[1].n_narrowed == 40
+
+
+def test_what_ties_products_takes_little_memory() -> None:
+    ties = Ties()
+    tracemalloc.start()
+    try:
+        for number in range(50_000):
+            ties.add("the same title", [bytes(32)], identity=str(number))
+        taken = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    assert taken / 50_000 < 40  # bytes: four numbers of eight, and room to grow
+
+
 def test_the_order_of_the_rows_does_not_change_the_split() -> None:
     keys = titles(500, 3)
     sides: list[dict[str, int]] = []
@@ -130,7 +187,7 @@ def test_the_order_of_the_rows_does_not_change_the_split() -> None:
         ties = Ties()
         for key in order:
             ties.add(key, [], identity=key)
-        parts, _ = ties.groups().deal(Split())
+        parts, _ = ties.deal(Split())
         sides.append(dict(zip(order, parts.tolist(), strict=True)))
     assert sides[0] == sides[1]
 
@@ -140,7 +197,7 @@ def test_a_part_may_be_nothing(wish: str) -> None:
     ties = Ties()
     for key in titles(300):
         ties.add(key, [], identity=key)
-    parts, _ = ties.groups().deal(Split.parse(wish))
+    parts, _ = ties.deal(Split.parse(wish))
     counts = np.bincount(parts, minlength=3) / len(parts)
     assert np.abs(counts * 100 - Split.parse(wish).shares).max() < 1
 
@@ -165,7 +222,7 @@ def test_a_feeds_own_split_stays_and_its_leaks_are_counted() -> None:
     for number, (key, _) in enumerate(rows):
         ties.add(key, [], identity=str(number))
     own = np.array([UNKNOWN if part is None else PARTS.index(part) for _, part in rows])
-    parts, report = ties.groups().respect(own)
+    parts, report = ties.respect(own)
     assert [PARTS[p] for p in parts] == ["train", "test", "train", "validation", "test", "test", "train"]
     assert (report.method, report.leaking_products, report.leaking_titles) == ("own", 2, 1)
     assert report.n_placed == 2
@@ -175,7 +232,7 @@ def test_pictures_tie_products_whatever_their_titles_say() -> None:
     ties = Ties()
     for number in range(40):
         ties.add(f"title {words(number, 1)[0]} {number}", [b"p" * 32 if number % 2 else b""], identity=str(number))
-    parts, _ = ties.groups().deal(Split.parse("50/0/50"))
+    parts, _ = ties.deal(Split.parse("50/0/50"))
     assert len(set(parts[1::2].tolist())) == 1
 
 
@@ -194,5 +251,5 @@ def test_two_hundred_thousand_titles_take_less_than_a_minute(template: str) -> N
         {template.format(i=i, a=rng.choice(vocabulary), b=rng.choice(vocabulary)) for i in range(200_000)}
     )
     started = time.monotonic()
-    near_groups(keys)
+    near_groups(keys, capacity=0.8 * len(keys))  # narrowed where it is one chain: the longest way
     assert time.monotonic() - started < 60

@@ -94,6 +94,22 @@ def test_a_golden_set_is_never_overwritten(tmp_path: Path) -> None:
         freeze(only_train, "test", tmp_path / "other")
 
 
+def test_a_golden_set_that_was_killed_halfway_can_be_made_again(tmp_path: Path) -> None:
+    catalog = make(tmp_path, rows(60))
+    partial = tmp_path / "golden.partial"
+    partial.mkdir()
+    (partial / "test-00000.parquet").write_bytes(b"half")
+    (tmp_path / "golden").mkdir()
+    assert freeze(catalog, "test", tmp_path / "golden").info.frozen
+    assert not partial.exists()
+    (tmp_path / "golden").rename(tmp_path / "old")
+    partial.mkdir()
+    (partial / "thesis.txt").write_text("mine")
+    with pytest.raises(CatalogError, match="not what an interrupted freeze leaves"):
+        freeze(catalog, "validation", tmp_path / "golden")
+    assert (partial / "thesis.txt").read_text() == "mine"
+
+
 def test_a_file_of_its_own_becomes_a_golden_set(tmp_path: Path) -> None:
     golden = freeze(make(tmp_path, rows(12), "0/0/100"), "test", tmp_path / "golden")
     assert golden.info.by_split == {"test": 12}

@@ -161,6 +161,9 @@ def test_rakuten_2018_is_read_without_a_header_and_its_codes_are_paths(tmp_path:
     assert {catalog.taxonomy.path(k) for k in range(catalog.taxonomy.n_nodes)} == {
         *("1", "1 > 2", "1 > 2 > 3", "4", "4 > 2", "4 > 2 > 3")
     }
+    assert set(catalog.taxonomy.ids) == {"1", "1>2", "1>2>3", "4", "4>2", "4>2>3"}
+    assert catalog.taxonomy.path(catalog.taxonomy.index("4>2>3")) == "4 > 2 > 3"
+    assert {p.node_id for b in catalog.products() for p in b} == {"1>2>3", "1>2", "4>2>3"}
     first = next(p for b in catalog.products() for p in b if p.product_id == "1")
     assert first.title == '1 inch 5" shelf "left'
 

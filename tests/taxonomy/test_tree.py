@@ -238,3 +238,11 @@ def test_a_mistake_in_a_saved_tree_is_an_error_that_names_the_line(
     file.write_text(text.replace(old, new))
     with pytest.raises(TaxonomyError, match=message):
         Taxonomy.load(file)
+
+
+def test_a_path_is_found_whatever_white_space_stands_in_its_names() -> None:
+    tree = Taxonomy.from_parents(["1", "2"], ["Home  &\u00a0Garden", "Pots"], [None, 0])
+    for path in (["Home & Garden", "Pots"], ["Home  &\u00a0Garden", " Pots"], ["Home\u2009& Garden", "Pots"]):
+        assert tree.find_path(path) == 1
+        assert tree.find_paths(path).tolist() == [1]
+    assert tree.path(0) == "Home  &\u00a0Garden"  # as its owner wrote it

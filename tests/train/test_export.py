@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from shelver.calibrate import MODALITIES
 from shelver.errors import ParityError
-from shelver.pipeline import Emb2Prob, Embedding, Text2Emb, _session, run_file
+from shelver.pipeline import Emb2Prob, Embedding, Text2Emb, open_session, run_file
 from shelver.train.data import Features
 from shelver.train.export import PARITY_TOLERANCE, export, export_head, export_text
 from shelver.train.loop import scores_of
@@ -108,7 +108,7 @@ def test_the_stages_answer_as_the_trained_network_for_products_as_they_are(
     text_width, image_width = (16 if text else None), (8 if image else None)
     export_head(model.head, tmp_path / "head.onnx", text_width=text_width, image_width=image_width)
     emb2prob = Emb2Prob(
-        _session(tmp_path / "head.onnx", 1),
+        open_session(tmp_path / "head.onnx", 1),
         fitted.groups,
         fitted.chosen.calibration,
         text_width=text_width,
@@ -120,7 +120,7 @@ def test_the_stages_answer_as_the_trained_network_for_products_as_they_are(
         assert model.table is not None
         assert fitted.vocabulary is not None
         export_text(model.table, tmp_path / "text.onnx")
-        text2emb = Text2Emb(_session(tmp_path / "text.onnx", 1), fitted.vocabulary, 16)
+        text2emb = Text2Emb(open_session(tmp_path / "text.onnx", 1), fitted.vocabulary, 16)
         text_embedding = text2emb(examples.texts)
         assert text_embedding.present.tolist() == [t is not None for t in examples.texts]
         assert (text_embedding.values[~text_embedding.present] == 0).all()

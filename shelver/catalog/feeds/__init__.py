@@ -111,17 +111,6 @@ def open_feed(
     return Feed(found, first, _counted(items, path, limits))
 
 
-def read_feed(
-    path: str | PurePath,
-    *,
-    format: Format | None = None,  # noqa: A002
-    encoding: str | None = None,
-    limits: Limits = DEFAULT_LIMITS,
-) -> Iterator[Row | BadRow]:
-    """The records of a feed, one `Row` or `BadRow` each; see `open_feed`."""
-    return open_feed(path, format=format, encoding=encoding, limits=limits).rows
-
-
 def detect(path: str | PurePath, *, limits: Limits = DEFAULT_LIMITS) -> Format:
     """The format of a feed: what the first bytes prove, else what the ending says, else delimited text.
 

@@ -11,6 +11,7 @@ from shelver.catalog.rows import BadRow, Cell, Code, Header, Limits, Row, bad_ro
 from shelver.errors import FeedError
 
 _PEEKED_ROWS = 100
+_PEEKED_BAD_ROWS = 10_000
 MAX_DEPTH = 50
 
 
@@ -27,6 +28,8 @@ def read_jsonl(
 ) -> Iterator[Header | Row | BadRow]:
     """Reads JSON lines; the header holds the keys of the first hundred rows, in the order met.
 
+    Where none of the first rows can be read, the header is empty.
+
     Raises:
         FeedError: the file is empty.
     """
@@ -42,11 +45,14 @@ def peek_columns(rows: Iterator[Row | BadRow], *, name: str) -> Iterator[Header 
     """
     peeked: list[Row | BadRow] = []
     n_chars = 0
+    any_row = False
     for row in rows:
         peeked.append(row)
         if isinstance(row, Row):
+            any_row = True
             n_chars += sum(len(cell) for cell in row.values.values() if cell is not None)
-        if len(peeked) >= _PEEKED_ROWS or n_chars > 1024 * 1024:
+        enough = len(peeked) >= _PEEKED_ROWS or n_chars > 1024 * 1024
+        if enough and (any_row or len(peeked) >= _PEEKED_BAD_ROWS):
             break
     if not peeked:
         raise FeedError(f"{name} holds no rows", allowed="a feed with rows", remedy="Check the file.")

@@ -31,17 +31,19 @@ def read_parquet(path: Path, limits: Limits) -> Iterator[Header | Row | BadRow]:
     """Reads a Parquet file, plain or gzipped.
 
     Raises:
-        FeedError: the file is not whole Parquet.
+        FeedError: the file is not whole Parquet, or is a decompression bomb.
     """
     with ByteStream(path, limits) as stream, tempfile.TemporaryFile() as unpacked:
         try:
             opened: IO[bytes] | str = str(path)
+            n_packed = path.stat().st_size
             if stream.gzipped:
                 while block := stream.read(BLOCK_BYTES):
                     unpacked.write(block)
+                n_packed = unpacked.tell()  # the gzip around it has been held to the same ratio
                 unpacked.seek(0)
                 opened = unpacked
-            yield from _read(opened, limits)
+            yield from _read(opened, n_packed, limits, path.name)
         except (*_DAMAGE, StreamDamageError) as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
             raise FeedError(
@@ -51,8 +53,9 @@ def read_parquet(path: Path, limits: Limits) -> Iterator[Header | Row | BadRow]:
             ) from error
 
 
-def _read(opened: IO[bytes] | str, limits: Limits) -> Iterator[Header | Row | BadRow]:
+def _read(opened: IO[bytes] | str, n_packed: int, limits: Limits, name: str) -> Iterator[Header | Row | BadRow]:
     with pq.ParquetFile(opened, page_checksum_verification=True) as file:
+        _refuse_bomb(file.metadata, n_packed, limits, name)
         schema: pa.Schema = file.schema_arrow
         header = column_names([str(name) for name in schema.names])
         yield header
@@ -63,6 +66,16 @@ def _read(opened: IO[bytes] | str, limits: Limits) -> Iterator[Header | Row | Ba
             for row in range(batch.num_rows):
                 number += 1
                 yield _row(number, header.columns, [column[row] for column in columns], limits)
+
+
+def _refuse_bomb(metadata: pq.FileMetaData, n_packed: int, limits: Limits, name: str) -> None:
+    n_unpacked = sum(metadata.row_group(i).total_byte_size for i in range(metadata.num_row_groups))
+    if n_unpacked > limits.bomb_bytes and n_unpacked > limits.bomb_ratio * n_packed:
+        raise FeedError(
+            f"{name}: {n_packed:,} packed bytes unpack to {n_unpacked:,}",
+            allowed=f"Parquet that unpacks to at most {limits.bomb_ratio} times its size",
+            remedy="This is what a decompression bomb looks like; write it again uncompressed if you trust it.",
+        )
 
 
 class _Broken:

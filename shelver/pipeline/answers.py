@@ -1,0 +1,162 @@
+"""Embeddings to probabilities, probabilities to decisions, and the stages put together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+from PIL.Image import Image
+
+from shelver import registry
+from shelver.calibrate import MODALITIES, Calibration
+from shelver.decide import DEEPEST, Policy, Predictions, Probabilities, decide
+from shelver.errors import ShapeError
+from shelver.pipeline.embeddings import Embedding, Image2Emb, Text2Emb
+from shelver.pipeline.session import open_session
+from shelver.registry import Manifest
+from shelver.taxonomy import SiblingGroups, Taxonomy
+
+
+def sibling_groups(taxonomy: Taxonomy, stops: Sequence[str]) -> SiblingGroups:
+    """Sibling groups of a model whose products may stop at the inner nodes with these ids."""
+    may_stop = np.zeros(taxonomy.n_nodes, np.bool_)
+    may_stop[taxonomy.indices(list(stops))] = True
+    return SiblingGroups.of(taxonomy, may_stop)
+
+
+class Emb2Prob:
+    """Embeddings to calibrated probabilities on the tree (`emb2prob.onnx` gives raw scores among siblings)."""
+
+    def __init__(
+        self,
+        session: onnxruntime.InferenceSession,
+        groups: SiblingGroups,
+        calibration: Calibration,
+        *,
+        text_width: int | None,
+        image_width: int | None,
+    ) -> None:
+        self._session = session
+        self.groups = groups
+        self.text_width = text_width
+        self.image_width = image_width
+        self._temperatures = [
+            np.asarray(calibration.temperatures[modality], np.float32) for modality in MODALITIES
+        ]
+
+    @classmethod
+    def open(
+        cls, folder: Path, manifest: Manifest, groups: SiblingGroups, *, threads: int | None = None
+    ) -> Emb2Prob:
+        return cls(
+            open_session(folder / registry.EMB2PROB, threads),
+            groups,
+            manifest.calibration,
+            text_width=manifest.text.width if manifest.text else None,
+            image_width=manifest.image.width if manifest.image else None,
+        )
+
+    def __call__(self, text: Embedding | None, image: Embedding | None) -> Probabilities:
+        """Probabilities of N products.
+
+        Args:
+            text, image: embeddings; None where the model, or the caller, has none of that kind.
+
+        Raises:
+            ShapeError: widths or lengths that do not fit the model.
+        """
+        scores, modality = self.scores(text, image)
+        nodes = np.zeros((len(modality), int((~self.groups.is_here).sum())), np.float32)
+        for code, temperatures in enumerate(self._temperatures, start=1):
+            of_code = modality == code
+            if of_code.all():
+                return Probabilities(self.groups.distribution(scores, temperatures), modality)
+            if of_code.any():
+                nodes[of_code] = self.groups.distribution(scores[of_code], temperatures)
+        return Probabilities(nodes, modality)
+
+    def scores(
+        self, text: Embedding | None, image: Embedding | None
+    ) -> tuple[NDArray[np.float32], NDArray[np.int8]]:
+        """Raw scores of the slots, shape (N, M), and what each row was scored from, as in `Probabilities`."""
+        given = [e for e in (text, image) if e is not None]
+        n = len(given[0].values) if given else 0
+        feed: dict[str, NDArray[np.float32]] = {}
+        modality = np.zeros(n, np.int8)
+        for name, embedding, width, bit in (
+            ("text", text, self.text_width, 1),
+            ("image", image, self.image_width, 2),
+        ):
+            if width is None:
+                continue
+            if embedding is None:
+                embedding = Embedding.absent(n, width)
+            if embedding.values.shape != (n, width) or embedding.present.shape != (n,):
+                raise ShapeError(
+                    f"{name} embeddings of shape {embedding.values.shape}",
+                    allowed=f"({n}, {width})",
+                    remedy="Take them from this model's own stages.",
+                )
+            feed[name] = embedding.values
+            feed[f"{name}_present"] = embedding.present.astype(np.float32)[:, None]
+            modality |= (embedding.present * np.int8(bit)).astype(np.int8)
+        (scores,) = self._session.run(None, feed)
+        return scores, modality
+
+
+class Prob2Pred:
+    """Probabilities to decisions; owns the tree and no model."""
+
+    def __init__(self, taxonomy: Taxonomy, groups: SiblingGroups) -> None:
+        self.taxonomy = taxonomy
+        self.groups = groups
+
+    def __call__(self, probs: Probabilities, policy: Policy = DEEPEST) -> Predictions:
+        """Decide N products by a policy; see `shelver.decide.decide`."""
+        return decide(probs, self.taxonomy, self.groups, policy)
+
+
+class ImageText2Prob:
+    """Texts and decoded pictures to probabilities: the first three stages as one."""
+
+    def __init__(self, text2emb: Text2Emb | None, image2emb: Image2Emb | None, emb2prob: Emb2Prob) -> None:
+        self.text2emb = text2emb
+        self.image2emb = image2emb
+        self.emb2prob = emb2prob
+
+    def __call__(self, texts: Sequence[str | None], images: Sequence[Sequence[Image]]) -> Probabilities:
+        """Probabilities of N products from N texts and the pictures of each."""
+        text = self.text2emb(texts) if self.text2emb is not None else None
+        image = self.image2emb(images) if self.image2emb is not None else None
+        return self.emb2prob(text, image)
+
+
+class Emb2Pred:
+    """Embeddings to decisions: the last two stages as one, for who keeps embeddings and changes policies."""
+
+    def __init__(self, emb2prob: Emb2Prob, prob2pred: Prob2Pred) -> None:
+        self.emb2prob = emb2prob
+        self.prob2pred = prob2pred
+
+    def __call__(
+        self, text: Embedding | None, image: Embedding | None, *, policy: Policy = DEEPEST
+    ) -> Predictions:
+        """Decisions for N products."""
+        return self.prob2pred(self.emb2prob(text, image), policy)
+
+
+class ImageText2Pred:
+    """Texts and decoded pictures to decisions: all four stages as one."""
+
+    def __init__(self, imagetext2prob: ImageText2Prob, prob2pred: Prob2Pred) -> None:
+        self.imagetext2prob = imagetext2prob
+        self.prob2pred = prob2pred
+
+    def __call__(
+        self, texts: Sequence[str | None], images: Sequence[Sequence[Image]], *, policy: Policy = DEEPEST
+    ) -> Predictions:
+        """Decisions for N products from N texts and the pictures of each."""
+        return self.prob2pred(self.imagetext2prob(texts, images), policy)
