@@ -213,7 +213,7 @@ def _hostile(seed: int, folder: Path) -> tuple[Path, int | None]:
     known = _known_records(name, bytes(data))
     packed = rng.random()
     if packed < 0.3:
-        data = bytearray(gzip.compress(bytes(data), 1))
+        data = bytearray(gzip.compress(bytes(data), 1, mtime=0))
         if packed < 0.2:
             rng.choice([_flip, _truncate, _cut_out])(rng, data)
             known = None
