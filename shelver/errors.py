@@ -20,8 +20,6 @@ the command line prints `str(error)` and exits with `exit_status`; a service ans
 
 from __future__ import annotations
 
-from pathlib import Path
-
 
 class ShelverError(Exception):
     """Base of all errors with a remedy.
@@ -83,17 +81,6 @@ class ModelError(InputError):
 
 class ShapeError(InputError):
     """An array has the wrong shape."""
-
-
-def refuse_file(folder: Path) -> None:
-    """Raise InputError where a folder to write is, or lies in, something that is no folder."""
-    for place in (folder, *folder.parents):
-        if place.exists():
-            if not place.is_dir():
-                raise InputError(
-                    f"{place} is a file", allowed="a folder, new or existing", remedy="Name another --out."
-                )
-            return
 
 
 class MissingExtraError(ShelverError):

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from shelver.calibrate import Calibration
 from shelver.errors import ModelError
+from shelver.folders import sha256_of
 from shelver.images import ImageSpec
 from shelver.ngrams import NgramSpec
 from shelver.product import TextSpec
@@ -96,12 +97,6 @@ class Manifest(_Frozen):
         """The files that a model with these stages runs from."""
         text = (NGRAMS, TEXT2EMB) if self.text else ()
         return (TAXONOMY, LABELS, EMB2PROB, *text, *((IMAGE2EMB,) if self.image else ()))
-
-
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_labels(path: Path, n_products: Mapping[str, int]) -> None:

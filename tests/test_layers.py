@@ -21,7 +21,7 @@ MODULES: Final = sorted(PACKAGE.rglob("*.py"))
 
 # From the ground up; the rooms of one floor may use each other, as long as they do so in one direction.
 FLOORS: Final = (
-    {"errors", "settings"},
+    {"errors", "settings", "folders"},
     {"taxonomy", "attributes", "product", "images", "ngrams"},
     {"decide", "calibrate", "metrics", "registry", "catalog", "datasets"},
     {"pipeline"},

@@ -10,9 +10,10 @@ import pytest
 from shelver import registry
 from shelver.calibrate import Calibration
 from shelver.errors import ModelError
+from shelver.folders import sha256_of
 from shelver.ngrams import NgramSpec
 from shelver.product import TextSpec
-from shelver.registry import HeadStage, Manifest, TextStage, read_manifest, sha256_of, write_core
+from shelver.registry import HeadStage, Manifest, TextStage, read_manifest, write_core
 
 FILES = {
     registry.TAXONOMY: b"{}",

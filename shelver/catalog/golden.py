@@ -18,11 +18,11 @@ from shelver.catalog.store import (
     CatalogInfo,
     count_products,
     seal_of,
-    sha256_of,
     sync_folder,
     write_bytes,
 )
 from shelver.errors import CatalogError
+from shelver.folders import sha256_of
 
 
 def freeze(catalog: Catalog, split: Part, out: Path | str) -> Catalog:

@@ -8,12 +8,9 @@ second splits the products and writes the catalog; it takes little time and is d
 from __future__ import annotations
 
 import errno
-import fcntl
-import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -29,6 +26,7 @@ from shelver.catalog.split import Part, Split, SplitReport
 from shelver.catalog.staging import STAGING, Progress, Staging, read_progress, storable
 from shelver.catalog.store import INFO_FILE, QUARANTINE_FILE, CatalogInfo, read_info
 from shelver.errors import CatalogError, InputError
+from shelver.folders import refuse_file, writing_alone
 from shelver.product import title_key
 from shelver.taxonomy import Taxonomy, path_id
 
@@ -105,12 +103,13 @@ def ingest(
         if recipe is not None
         else feed_source(Path(source), mapping, image_root, taxonomy, split, limits, taxonomy_level)
     )
+    refuse_file(out)
     resumed = 0
     info = existing = _existing(out, found.fingerprint, overwrite=overwrite)
     try:
         if info is None:
-            _make_folder(out)
-            with _locked(out):
+            out.mkdir(parents=True, exist_ok=True)
+            with writing_alone(out):
                 # Again: another process may just have ended.
                 info = existing = _existing(out, found.fingerprint, overwrite=overwrite)
                 if info is None:
@@ -205,8 +204,6 @@ def _existing(out: Path, fingerprint: str, *, overwrite: bool) -> CatalogInfo | 
         CatalogError: the folder holds something else.
     """
     allowed = "a new or empty folder, or the catalog of the same source and options"
-    if out.exists() and not out.is_dir():
-        raise _no_folder(out)
     if (out / INFO_FILE).is_file():
         info = None if overwrite and not _is_frozen(out) else read_info(out)
         if info is not None and info.frozen:
@@ -235,45 +232,11 @@ def _existing(out: Path, fingerprint: str, *, overwrite: bool) -> CatalogInfo | 
     return None
 
 
-def _make_folder(out: Path) -> None:
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError) as error:
-        raise _no_folder(out) from error
-
-
-def _no_folder(out: Path) -> CatalogError:
-    file = next((path for path in (out, *out.parents) if path.exists() and not path.is_dir()), out)
-    return CatalogError(
-        f"{file} is a file" + (f", so {out} cannot be a folder" if file != out else ""),
-        allowed="a new or empty folder for the catalog",
-        remedy="Name another folder.",
-    )
-
-
 def _is_frozen(out: Path) -> bool:
     try:
         return read_info(out).frozen
     except CatalogError:
         return False
-
-
-@contextmanager
-def _locked(out: Path) -> Iterator[None]:
-    """Keeps a second process away from the folder; a killed one lets go by itself."""
-    handle = os.open(out, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise CatalogError(
-                f"another process is writing {out}",
-                allowed="one ingest a folder at a time",
-                remedy="Wait for it, or name another folder.",
-            ) from error
-        yield
-    finally:
-        os.close(handle)
 
 
 def _report(out: Path, info: CatalogInfo, started: float, *, up_to_date: bool, resumed_rows: int) -> IngestReport:

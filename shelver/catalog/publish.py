@@ -26,12 +26,12 @@ from shelver.catalog.store import (
     Shard,
     ShardWriter,
     count_products,
-    sha256_of,
     sync_folder,
     taxonomy_facts,
     write_bytes,
 )
 from shelver.errors import CatalogError
+from shelver.folders import sha256_of
 from shelver.taxonomy import Taxonomy
 
 

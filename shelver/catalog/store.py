@@ -29,6 +29,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from shelver.catalog.split import PARTS, Part, SplitReport
 from shelver.errors import CatalogError
+from shelver.folders import sha256_of
 from shelver.product import Product
 from shelver.taxonomy import Taxonomy
 
@@ -343,12 +344,6 @@ def sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def sha256_of(path: Path) -> str:
-    """The SHA-256 of a file, in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def seal_of(info: CatalogInfo) -> str:

@@ -55,8 +55,9 @@ def demo(
     from shelver.catalog.ingest import ingest
     from shelver.catalog.store import Catalog
     from shelver.datasets.generated import messy_listings, write_demo
-    from shelver.errors import InputError, refuse_file
+    from shelver.errors import InputError
     from shelver.evaluate import evaluate, write_report
+    from shelver.folders import refuse_file
     from shelver.pipeline import Classifier
     from shelver.settings import read_settings
     from shelver.train.config import TrainConfig

@@ -132,9 +132,9 @@ def evaluate(
 ) -> None:
     """Score a model folder on a split of a catalog."""
     from shelver.catalog.store import Catalog
-    from shelver.errors import refuse_file
     from shelver.evaluate import evaluate as score
     from shelver.evaluate import write_report
+    from shelver.folders import refuse_file
     from shelver.settings import read_settings
 
     refuse_file(out)

@@ -6,15 +6,11 @@ validation, perhaps learn again on both, export each stage with its proof, and s
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
-import os
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -23,9 +19,10 @@ import numpy as np
 
 from shelver import __version__, registry
 from shelver.catalog.store import Catalog
-from shelver.errors import CatalogError, ConfigError, ModelError, refuse_file
+from shelver.errors import CatalogError, ConfigError, ModelError
+from shelver.folders import refuse_file, sha256_of, writing_alone
 from shelver.pipeline import Image2Emb
-from shelver.registry import HeadStage, ImageStage, Manifest, sha256_of
+from shelver.registry import HeadStage, ImageStage, Manifest
 from shelver.train.checkpoint import Checkpoints, Progress, Stopwatch
 from shelver.train.config import TrainConfig
 from shelver.train.data import Say, read_examples
@@ -88,7 +85,7 @@ def train(
     run = out / RUN
     refuse_file(out)
     run.mkdir(parents=True, exist_ok=True)
-    with _locked(run):
+    with writing_alone(run):
         return _train(catalog, out, config, cache=cache, threads=threads, resume=resume, say=say)
 
 
@@ -157,24 +154,6 @@ def _train(
     _tidy(run)
     seconds = time.monotonic() - started
     return Trained(out, manifest.model_version, tuple(choices), fitted.chosen.validation, seconds)
-
-
-@contextmanager
-def _locked(run: Path) -> Iterator[None]:
-    """Keep a second training away from the folder; a killed one lets go by itself."""
-    handle = os.open(run, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ModelError(
-                f"another process is training in {run}",
-                allowed="one training a folder at a time",
-                remedy="Wait for it, or name another --out.",
-            ) from error
-        yield
-    finally:
-        os.close(handle)
 
 
 def _tidy(run: Path) -> None:

@@ -19,7 +19,7 @@ from shelver.catalog.mapping import Mapping
 from shelver.catalog.progress import Tick
 from shelver.catalog.split import PARTS, Split
 from shelver.catalog.store import Catalog
-from shelver.errors import CatalogError, ConfigError, FeedError
+from shelver.errors import CatalogError, ConfigError, FeedError, InputError
 from shelver.taxonomy import Taxonomy, path_id
 
 HEADER = ["product_id", "title", "category", "split"]
@@ -252,7 +252,7 @@ def test_a_tree_is_cut_and_deeper_labels_are_their_ancestors(tmp_path: Path) -> 
 def test_an_out_that_is_a_file_or_below_one_is_an_error_that_says_so(tmp_path: Path) -> None:
     feed = write_feed(tmp_path / "f.csv", plain_rows(5))
     for out in (feed, feed / "out" / "deeper"):
-        with pytest.raises(CatalogError, match=r"f\.csv is a file"):
+        with pytest.raises(InputError, match=r"f\.csv is a file"):
             ingest(feed, out)
 
 
@@ -287,7 +287,7 @@ def test_two_at_once_on_one_folder_are_refused(tmp_path: Path) -> None:
 
     def start_another(tick: Tick) -> None:
         if tick.phase == "read":
-            with pytest.raises(CatalogError) as caught:
+            with pytest.raises(InputError) as caught:
                 ingest(feed, tmp_path / "out")
             refused.append(str(caught.value))
 
