@@ -24,7 +24,7 @@ from typing import Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save
 
 BUCKET_BITS = 22
 _BASE = np.uint64(0x9E3779B97F4A7C15)  # odd, so it has an inverse modulo 2**64
@@ -239,7 +239,8 @@ class Vocabulary:
 
     def save(self, path: Path) -> None:
         """Write buckets and idf as safetensors; the spec stands in the manifest."""
-        save_file({"buckets": self.buckets, "idf": self.idf}, path)
+        # Not `save_file`: it makes a file that only its owner may read.
+        path.write_bytes(save({"buckets": self.buckets, "idf": self.idf}))
 
     @classmethod
     def load(cls, path: Path, spec: NgramSpec) -> Vocabulary:

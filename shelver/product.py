@@ -17,6 +17,8 @@ from ftfy.fixes import fix_c1_controls
 from pydantic import BaseModel, ConfigDict, Field
 from selectolax.lexbor import LexborHTMLParser
 
+from shelver.errors import InputError
+
 MAX_RAW_CHARS = 16_384
 """What `clean` looks at, in characters: a hostile text of 10 MB costs no more than one of 16 KB."""
 
@@ -80,6 +82,22 @@ class Product:
     source: str | None = None
     language: str | None = None
     value: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("product_id", "title", "description", "brand"):
+            value = getattr(self, name)
+            if not isinstance(value, str) and (value is not None or name == "product_id"):
+                raise _wrong(name, value, "text" if name == "product_id" else "text, or None")
+        if not isinstance(self.images, tuple) or not all(isinstance(data, bytes) for data in self.images):
+            raise _wrong("images", self.images, "a tuple of the pictures' encoded bytes")
+
+
+def _wrong(name: str, value: object, allowed: str) -> InputError:
+    return InputError(
+        f"Product.{name} = {value!r:.60}",
+        allowed=allowed,
+        remedy="Convert it first; a picture's bytes are `Path(file).read_bytes()`.",
+    )
 
 
 class TextSpec(BaseModel):

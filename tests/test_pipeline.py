@@ -15,7 +15,7 @@ from PIL import Image
 from shelver import registry
 from shelver.catalog.store import Catalog
 from shelver.decide import Policy, Predictions, concatenate
-from shelver.errors import ModelError, ShapeError
+from shelver.errors import InputError, ModelError, ShapeError
 from shelver.images import ImageSpec, decode, fit
 from shelver.ngrams import Ngrams
 from shelver.pipeline import (
@@ -283,3 +283,8 @@ def test_a_folder_that_was_tampered_with_is_not_opened(text_model: Path, tmp_pat
         Classifier.open(copy)
     with pytest.raises(ModelError, match=r"no manifest\.json"):
         Classifier.open(tmp_path)
+
+
+def test_one_product_instead_of_a_sequence_is_an_error_that_says_so(both: Classifier) -> None:
+    with pytest.raises(InputError, match=r"classifier\(\[product\]\)"):
+        both(Product("1", title="lamp"))  # type: ignore[arg-type]

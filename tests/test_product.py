@@ -9,6 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from shelver.errors import InputError
 from shelver.product import MAX_RAW_CHARS, Product, TextSpec, clean, text_of, title_key
 
 
@@ -141,3 +142,12 @@ def test_a_text_spec_survives_json_and_refuses_what_it_does_not_know() -> None:
         TextSpec.model_validate({"fields": ["price"]})
     with pytest.raises(ValidationError):
         TextSpec.model_validate({"fields": []})
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("product_id", None), ("title", 5), ("brand", b"x"), ("images", b"\xff\xd8"), ("images", ("shirt.jpg",))],
+)
+def test_a_product_of_the_wrong_types_says_what_is_allowed(field: str, value: object) -> None:
+    with pytest.raises(InputError, match=rf"Product\.{field} = .*Allowed"):
+        Product(**{"product_id": "1", field: value})  # type: ignore[arg-type]

@@ -16,6 +16,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from shelver.catalog.advice import example_of, hints, is_truncated
 from shelver.catalog.mapping import Mapping
 from shelver.catalog.progress import Clock, Tick
 from shelver.catalog.publish import publish
@@ -43,6 +44,11 @@ class IngestReport:
         up_to_date: the catalog was there already, made from the same source with the same options.
         resumed_rows: rows that an earlier, interrupted run had settled.
         seconds: wall time of this run.
+        truncated: the feed breaks off before its end; what came after is not in the catalog.
+        columns: part of a product → the feed's column it was read from, several joined by " + "; empty for a recipe.
+        unused: the feed's columns (JSON lines, XML: of its first rows) that nothing was read from.
+        example: the first quarantined row in words.
+        hints: what looks wrong and what to do, a sentence each; mostly none.
     """
 
     folder: Path
@@ -54,10 +60,16 @@ class IngestReport:
     by_split: dict[Part, int]
     n_nodes: int
     n_leaves: int
+    n_levels: int
     split: SplitReport
     seconds: float
     up_to_date: bool
     resumed_rows: int
+    truncated: bool
+    columns: dict[str, str]
+    unused: tuple[str, ...]
+    example: str | None
+    hints: tuple[str, ...]
 
 
 def ingest(
@@ -93,7 +105,7 @@ def ingest(
 
     Raises:
         CatalogError: `out` holds something else, another process works on it, the disk is full, or not one row
-            has a category.
+            was accepted or has a category.
         FeedError, ConfigError, TaxonomyError: the source, the mapping or the tree cannot be used at all.
     """
     started = time.monotonic()
@@ -124,7 +136,7 @@ def ingest(
         ) from error
     if existing is not None:
         shutil.rmtree(out / STAGING, ignore_errors=True)  # of a run that was killed at its very end
-    return _report(out, info, started, up_to_date=existing is not None, resumed_rows=resumed)
+    return _report(out, info, found, started, up_to_date=existing is not None, resumed_rows=resumed)
 
 
 def _run(out: Path, source: Source, progress: Callable[[Tick], None] | None) -> tuple[CatalogInfo, int]:
@@ -212,7 +224,7 @@ def _existing(out: Path, fingerprint: str, *, overwrite: bool) -> CatalogInfo | 
             raise CatalogError(
                 f"{out} holds a catalog of another source or other options ({info.name})",
                 allowed=allowed,
-                remedy="Name another folder, or replace it with the overwrite flag.",
+                remedy="Name another folder, or replace it with --overwrite.",
             )
         return info
     staged = read_progress(out / STAGING)
@@ -221,7 +233,7 @@ def _existing(out: Path, fingerprint: str, *, overwrite: bool) -> CatalogInfo | 
             raise CatalogError(
                 f"{out} holds an unfinished ingest of another source or other options",
                 allowed=allowed,
-                remedy="Finish that one, name another folder, or replace it with the overwrite flag.",
+                remedy="Finish that one, name another folder, or replace it with --overwrite.",
             )
     elif out.is_dir() and (strange := {path.name for path in out.iterdir()} - {STAGING, QUARANTINE_FILE}):
         raise CatalogError(
@@ -239,7 +251,9 @@ def _is_frozen(out: Path) -> bool:
         return False
 
 
-def _report(out: Path, info: CatalogInfo, started: float, *, up_to_date: bool, resumed_rows: int) -> IngestReport:
+def _report(
+    out: Path, info: CatalogInfo, source: Source, started: float, *, up_to_date: bool, resumed_rows: int
+) -> IngestReport:
     return IngestReport(
         folder=out,
         rows_in=info.rows_in,
@@ -250,8 +264,14 @@ def _report(out: Path, info: CatalogInfo, started: float, *, up_to_date: bool, r
         by_split=info.by_split,
         n_nodes=info.n_nodes,
         n_leaves=info.n_leaves,
+        n_levels=info.n_levels,
         split=info.split,
         seconds=time.monotonic() - started,
         up_to_date=up_to_date,
         resumed_rows=resumed_rows,
+        truncated=is_truncated(info),
+        columns=source.columns,
+        unused=source.unused,
+        example=example_of(out, info),
+        hints=hints(out, info, source),
     )

@@ -49,6 +49,10 @@ LABELS: tuple[Standard, ...] = ("category", "split", "source", "language", "valu
 
 _PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
 
+DEFAULT_SEPARATOR = " > "
+# A lone ">" between two names, with any space around it. ">>" is another separator, ">5 kg" a name.
+_DEFAULT_SPLIT = re.compile(r" > |(?<=[^\s>])\s*>\s*(?=[^\s>])")
+
 # Each tuple is an order of preference; names are compared by `_key`.
 _SYNONYMS: dict[Standard, tuple[str, ...]] = {
     "product_id": (
@@ -110,7 +114,8 @@ class Mapping(BaseModel):
         id_columns: the columns that `hash` reads.
         category_format: `path` splits the cell at `category_separator`; `id` takes the cell as a node id (without
             a taxonomy: of a flat tree of the ids that the feed has).
-        category_separator: between the levels of a path.
+        category_separator: between the levels of a path. The default, " > ", also takes other space around the ">",
+            or none.
         category_strip: characters cut from both ends of a category cell before it is split.
         max_level: deeper levels are cut, also those of a taxonomy.
         image_folder: where the files of pictures stand; a relative one starts at the mapping's own file, or at
@@ -127,7 +132,7 @@ class Mapping(BaseModel):
     id_from: Literal["column", "line", "hash"] = "column"
     id_columns: tuple[str, ...] = ()
     category_format: Literal["path", "id"] = "path"
-    category_separator: str = Field(default=" > ", min_length=1)
+    category_separator: str = Field(default=DEFAULT_SEPARATOR, min_length=1)
     category_strip: str = ""
     max_level: int | None = Field(default=None, ge=1)
     image_folder: str | None = None
@@ -246,6 +251,29 @@ class Mapping(BaseModel):
         names = [name for entry in self.columns.values() for name in _tuple(entry)]
         return tuple(dict.fromkeys([*names, *self.id_columns, *self.image_placeholders()]))
 
+    def levels(self, cell: str) -> list[str]:
+        """The names of a category cell, from the top, as they stand."""
+        if self.category_separator == DEFAULT_SEPARATOR:
+            return _DEFAULT_SPLIT.split(cell) if ">" in cell else [cell]
+        return cell.split(self.category_separator)
+
+    def prefixed(self, columns: Sequence[str]) -> Mapping:
+        """This mapping with `g:` before each column that the feed (Google Merchant XML) has only with it."""
+        have = set(columns)
+
+        def find(name: str) -> str:
+            return f"g:{name}" if name not in have and f"g:{name}" in have else name
+
+        found: dict[Standard, str | tuple[str, ...]] = {
+            name: find(entry) if isinstance(entry, str) else tuple(map(find, entry))
+            for name, entry in self.columns.items()
+        }
+        pattern = self.image_pattern
+        if pattern is not None:
+            pattern = _PLACEHOLDER.sub(lambda match: f"{{{find(match[1])}}}", pattern)
+        ids = tuple(map(find, self.id_columns))
+        return self.model_copy(update={"columns": found, "id_columns": ids, "image_pattern": pattern})
+
     def image_placeholders(self) -> tuple[str, ...]:
         """The columns that `image_pattern` names."""
         return tuple(_PLACEHOLDER.findall(self.image_pattern or ""))
@@ -260,7 +288,7 @@ class Mapping(BaseModel):
         Args:
             columns: the feed's columns.
             repeated: names that its header has more than once.
-            open_ended: rows may have columns beside these (JSON lines, XML).
+            open_ended: rows may have columns beside these (JSON lines).
 
         Raises:
             ConfigError: a mapped column is missing or stands twice, or nothing gives the product_id.

@@ -26,6 +26,7 @@ class Pictures:
         images: the encoded pictures.
         urls: addresses, each once.
         files: name, as the row has it, and size in bytes of each file that was taken, each once.
+        missing: the first file that is not there or is empty, as the row names it.
         warnings: `Warn` codes, each once, in the order met.
     """
 
@@ -38,6 +39,7 @@ class Pictures:
         self.images: list[bytes] = []
         self.urls: list[str] = []
         self.files: list[tuple[str, int]] = []
+        self.missing: str | None = None
         self.warnings: dict[str, None] = {}
 
     def warn(self, code: Warn) -> None:
@@ -84,6 +86,7 @@ class Pictures:
             handle = os.open(real, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         except (OSError, ValueError):
             self.warn(Warn.image_missing)
+            self.missing = self.missing or name
             return
         try:
             status = os.fstat(handle)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 _TICK_S = 0.25
+_SURE_AFTER_S = 2.0  # a rate of the first moments foretells nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +21,7 @@ class Tick:
         total: rows of the feed, from its line ends or its metadata; None where they cannot be known (gzip).
             Line ends within quotes make it too high.
         rows_per_s: since this run began.
-        seconds_left: None where `total` or the rate is unknown.
+        seconds_left: None where `total` or the rate is unknown, and in the first two seconds.
     """
 
     phase: Literal["read", "split"]
@@ -58,5 +59,7 @@ class Clock:
     def _tick(self, now: float) -> None:
         assert self._progress is not None
         rate = (self._done - self._at_start) / max(now - self._started, 1e-6)
-        left = max(0.0, (self._total - self._done) / rate) if self._total is not None and rate > 0 else None
+        left: float | None = None
+        if self._total is not None and rate > 0 and now - self._started >= _SURE_AFTER_S:
+            left = max(0.0, (self._total - self._done) / rate)
         self._progress(Tick(self._phase, self._done, self._total, rate, left))

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from shelver.catalog.advice import nothing_to_learn
 from shelver.catalog.progress import Clock
 from shelver.catalog.source import Source
 from shelver.catalog.split import PARTS, UNKNOWN, Ties
@@ -54,18 +55,18 @@ def publish(out: Path, source: Source, staging: Staging, clock: Clock) -> Catalo
     """Splits what was staged and writes the catalog; done again from its start after a kill.
 
     Raises:
-        CatalogError: there is no tree, since no row has a category.
+        CatalogError: no row was accepted, or there is no tree, since none has a category.
     """
     facts = _gather(staging)
     done = staging.progress
-    taxonomy = source.tree
+    taxonomy = source.tree if done.n_accepted else None
     if taxonomy is None and facts.paths:
         taxonomy = Taxonomy.from_paths(facts.paths)
     elif taxonomy is None and facts.codes:
         codes = list(facts.codes)
         taxonomy = Taxonomy.from_parents(codes, codes, [None] * len(codes), source=source.name)
     elif taxonomy is None:
-        raise _nothing_labelled(out, source, staging)
+        raise _given_up(out, source, staging)
     own = np.array(facts.own, np.int64)
     if source.own_split_counts and (own != UNKNOWN).any():
         parts, split = facts.ties.respect(own)
@@ -152,14 +153,9 @@ def _install(final: Path, out: Path, info: CatalogInfo) -> None:
     write_bytes(out / INFO_FILE, info.to_bytes())
 
 
-def _nothing_labelled(out: Path, source: Source, staging: Staging) -> CatalogError:
+def _given_up(out: Path, source: Source, staging: Staging) -> CatalogError:
     done = staging.progress
-    shutil.copyfile(out / STAGING / QUARANTINE_FILE, out / QUARANTINE_FILE)
+    if done.rows_in:
+        shutil.copyfile(out / STAGING / QUARANTINE_FILE, out / QUARANTINE_FILE)
     shutil.rmtree(out / STAGING)  # another mapping must find a free folder
-    codes = ", ".join(f"{code} {n:,}" for code, n in done.quarantine_by_code.items()) or "none"
-    return CatalogError(
-        f"{source.name}: {done.rows_in:,} rows = {done.n_accepted:,} accepted, none with a category, + "
-        f"{done.rows_in - done.n_accepted:,} quarantined ({codes})",
-        allowed="a feed in which some rows have a category, or a taxonomy",
-        remedy=f"Map the category column; {out / QUARANTINE_FILE} says what was wrong with each row.",
-    )
+    return nothing_to_learn(out, source, done)

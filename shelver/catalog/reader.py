@@ -22,7 +22,7 @@ from pathlib import Path, PurePath
 from shelver.catalog.feeds import Feed, Format, open_feed
 from shelver.catalog.mapping import LABELS, STANDARD, Mapping, Standard
 from shelver.catalog.pictures import Pictures
-from shelver.catalog.rows import DEFAULT_LIMITS, BadRow, Cell, Code, Limits, Row, Warn, bad_row
+from shelver.catalog.rows import DEFAULT_LIMITS, BadRow, Cell, Code, Limits, Row, Warn, bad_row, excerpt
 from shelver.errors import ConfigError
 from shelver.product import Product
 from shelver.taxonomy import plain_name
@@ -139,6 +139,18 @@ def picture_files(
                 yield from reader.pictures(row.values, read=False).files
 
 
+def missing_picture(
+    path: str | PurePath, *, mapping: Mapping | None, image_root: str | PurePath | None, limits: Limits
+) -> tuple[str, str] | None:
+    """The picture folder and the first file that a row names and that is not in it; None where all are there."""
+    feed, reader = _open(Path(path), mapping or Mapping(), image_root, limits, labels=False)
+    if reader.pictured:
+        for row in feed.rows:
+            if isinstance(row, Row) and (name := reader.pictures(row.values, read=False).missing):
+                return reader.folder, excerpt(name)
+    return None
+
+
 def _open(
     path: Path, given: Mapping, image_root: str | PurePath | None, limits: Limits, *, labels: bool
 ) -> tuple[Feed, _Reader]:
@@ -153,10 +165,12 @@ def _open(
     )
     # Where not one of the first rows could be read, there is no header: each row is then judged by itself.
     columns = feed.header.columns or STANDARD
+    if feed.format == "xml":
+        given = given.prefixed(columns)
     used = given.completed(columns)
     if not labels:
         used = used.without(LABELS)
-    used.check(columns, repeated=feed.header.repeated, open_ended=feed.format in ("jsonl", "xml"))
+    used.check(columns, repeated=feed.header.repeated, open_ended=feed.format == "jsonl" or not feed.header.columns)
     if image_root is not None:
         root = Path(image_root)
         if not root.is_dir():
@@ -178,6 +192,7 @@ class _Reader:
         self.mapping = mapping
         self._limits = limits
         self._root = os.path.realpath(root)
+        self.folder = str(root) if root != Path() else self._root  # for people
         self._columns: dict[Standard, tuple[str, ...]] = {
             name: (entry,) if isinstance(entry, str) else entry for name, entry in mapping.columns.items()
         }
@@ -271,7 +286,7 @@ class _Reader:
             if len(columns) > 1 or mapping.category_format == "id":
                 names = cells
             else:
-                names = cells[0].split(mapping.category_separator)
+                names = mapping.levels(cells[0])
         names = [plain_name(name) for name in names]
         while names and not names[-1]:
             names.pop()

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from shelver.catalog.mapping import Mapping
-from shelver.catalog.reader import ProductFeed, ProductRow, open_products, picture_files
+from shelver.catalog.reader import ProductFeed, ProductRow, missing_picture, open_products, picture_files
 from shelver.catalog.rows import BadRow, Limits
 from shelver.catalog.split import Split
 from shelver.catalog.store import FORMAT_VERSION
@@ -22,6 +22,10 @@ from shelver.taxonomy import Taxonomy
 
 if TYPE_CHECKING:
     from shelver.datasets.recipes import Recipe
+
+
+def _no_picture() -> tuple[str, str] | None:
+    return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +41,8 @@ class Source:
         own_split_counts: a split in the rows wins over `wish`.
         fingerprint: SHA-256 over content and options.
         n_rows: an estimate of the rows, or None.
+        feed: the opened feed; None for a recipe.
+        missing_picture: finds the first picture that the feed names and that is not there: its folder and name.
     """
 
     name: str
@@ -47,6 +53,22 @@ class Source:
     fingerprint: str
     n_rows: int | None
     level: int | None = None
+    feed: ProductFeed | None = None
+    missing_picture: Callable[[], tuple[str, str] | None] = _no_picture
+
+    @property
+    def columns(self) -> dict[str, str]:
+        """Part of a product → the feed's column, several joined by " + "; empty for a recipe."""
+        entries = self.feed.mapping.columns if self.feed is not None else {}
+        return {name: entry if isinstance(entry, str) else " + ".join(entry) for name, entry in entries.items()}
+
+    @property
+    def unused(self) -> tuple[str, ...]:
+        """The feed's columns that nothing is read from; empty for a recipe."""
+        if self.feed is None:
+            return ()
+        used = set(self.feed.mapping.used_columns())
+        return tuple(column for column in self.feed.columns if column not in used)
 
     @property
     def tree(self) -> Taxonomy | None:
@@ -102,7 +124,18 @@ def feed_source(
             "split": str(split),
         },
     )
-    return Source(path.name, lambda: feed.rows, taxonomy, split or Split(), True, fingerprint, n_rows, cut)
+    return Source(
+        path.name,
+        lambda: feed.rows,
+        taxonomy,
+        split or Split(),
+        True,
+        fingerprint,
+        n_rows,
+        cut,
+        feed,
+        lambda: missing_picture(path, mapping=mapping, image_root=image_root, limits=limits),
+    )
 
 
 def _has_only_bytes(path: Path, feed: ProductFeed) -> bool:

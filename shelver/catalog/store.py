@@ -251,7 +251,7 @@ def _damaged(folder: Path, what: str, frozen: bool) -> CatalogError:
     return CatalogError(
         f"{'golden set' if frozen else 'catalog'} {folder} is damaged: {what}",
         allowed=f"the files as {INFO_FILE} lists them, unchanged",
-        remedy="Bring it back from a copy." if frozen else "Run `shelver ingest` again with the overwrite flag.",
+        remedy="Bring it back from a copy." if frozen else "Run `shelver ingest` again with --overwrite.",
     )
 
 

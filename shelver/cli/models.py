@@ -45,8 +45,13 @@ def train(
     from shelver.settings import read_settings
 
     opened = Catalog.open(catalog)
+    require_training()
+    from shelver.train.run import recorded_config
+    from shelver.train.run import train as run_training
+
     chosen = _config(
         config,
+        recorded_config(out) if resume else None,
         text_encoder=text_encoder,
         image_encoder=image_encoder,
         head=head,
@@ -55,19 +60,17 @@ def train(
         refit=refit,
         seed=seed,
     )
-    require_training()
-    from shelver.train.run import train as run_training
-
     settings = read_settings()
-    trained = run_training(
-        opened,
-        out,
-        chosen,
-        cache=settings.cache,
-        threads=settings.threads,
-        resume=resume,
-        say=say.progress,
-    )
+    with say.interruptible("The last checkpoint is kept: run `shelver train` with --resume to go on."):
+        trained = run_training(
+            opened,
+            out,
+            chosen,
+            cache=settings.cache,
+            threads=settings.threads,
+            resume=resume,
+            say=say.progress,
+        )
     record = {
         "model": str(out),
         "model_version": trained.model_version,
@@ -104,13 +107,13 @@ def require_training() -> None:
         )
 
 
-def _config(file: Path | None, **flags: Any) -> TrainConfig:
+def _config(file: Path | None, recorded: TrainConfig | None, **flags: Any) -> TrainConfig:
     from pydantic import ValidationError
 
     from shelver.errors import ConfigError
     from shelver.train.config import TrainConfig, load_config
 
-    start = load_config(file) if file is not None else TrainConfig()
+    start = load_config(file) if file is not None else recorded or TrainConfig()
     given = {name: value for name, value in flags.items() if value is not None}
     try:
         return TrainConfig.model_validate({**start.model_dump(), **given})
@@ -132,12 +135,19 @@ def evaluate(
 ) -> None:
     """Score a model folder on a split of a catalog."""
     from shelver.catalog.store import Catalog
+    from shelver.errors import InputError
     from shelver.evaluate import evaluate as score
     from shelver.evaluate import write_report
     from shelver.folders import refuse_file
     from shelver.settings import read_settings
 
     refuse_file(out)
+    if (out / "catalog.json").exists() or (out / "manifest.json").exists():
+        raise InputError(
+            f"{out} is a catalog or a model",
+            allowed="a folder for reports, new or existing",
+            remedy="Name another --out; a folder below the model, such as report, will do.",
+        )
     report = score(model, Catalog.open(catalog), split=split, say=say.progress, threads=read_settings().threads)
     path = write_report(report, out)
     say.result(report, f"{report_text(report)}\n\n{path}", as_json=as_json)
@@ -179,7 +189,13 @@ def predict(
     if single == (feed is not None) or (feed is None) != (out is None):
         raise InputError(
             "predict was called with "
-            + ("a feed and a single product" if single and feed else "neither a feed with --out nor a product"),
+            + (
+                "a feed and a single product"
+                if single and feed
+                else "--out and a single product; --out goes with a feed"
+                if single
+                else "neither a feed with --out nor a product"
+            ),
             allowed="`predict MODEL FEED --out FILE`, or `predict MODEL --title … --image …`",
             remedy="Call it one of these ways.",
         )
@@ -195,12 +211,14 @@ def _predict_feed(
     from dataclasses import asdict
 
     from shelver.batch import check_output, classify_feed
+    from shelver.errors import InputError
     from shelver.pipeline import Classifier
     from shelver.settings import read_settings
 
     check_output(out)
     classifier = Classifier.open(model, threads=read_settings().threads)
-    report = classify_feed(classifier, feed, out, mapping=mapping, image_root=images, say=say.progress)
+    with say.interruptible("Nothing was written."):
+        report = classify_feed(classifier, feed, out, mapping=mapping, image_root=images, say=say.progress)
     record = {**asdict(report), "products_per_s": round(report.products_per_s, 1), "out": str(out)}
     lines = [
         f"{report.n_rows:,} rows = {report.n_answered:,} answered + {sum(report.n_errors.values()):,} in error, "
@@ -209,6 +227,12 @@ def _predict_feed(
     lines += [f"  {code}: {n:,}" for code, n in sorted(report.n_errors.items())]
     lines += [f"  picture not usable, {code}: {n:,}" for code, n in sorted(report.n_picture_errors.items())]
     say.result(record, "\n".join([*lines, str(out)]), as_json=as_json)
+    if report.n_rows and not report.n_answered:
+        raise InputError(
+            f"not one of the {report.n_rows:,} rows of {feed} could be answered; {out} says why for each",
+            allowed="rows with a text or a picture that this model uses",
+            remedy="Check which columns are read: name them with --column or --mapping, pictures with --images.",
+        )
 
 
 def _predict_one(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import typer
@@ -12,6 +13,16 @@ import typer
 def progress(line: str) -> None:
     """A line for the person who waits."""
     typer.echo(line, err=True)
+
+
+@contextmanager
+def interruptible(then: str) -> Iterator[None]:
+    """Ctrl-C ends the command with a sentence that says what is kept."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        typer.echo(f"shelver: stopped. {then}", err=True)
+        raise typer.Exit(1) from None
 
 
 def result(record: Mapping[str, Any], text: str, *, as_json: bool) -> None:

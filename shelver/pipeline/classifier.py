@@ -14,7 +14,7 @@ from PIL.Image import Image
 
 from shelver import registry
 from shelver.decide import DEEPEST, Policy, Predictions, Probabilities, concatenate
-from shelver.errors import ModelError
+from shelver.errors import InputError, ModelError
 from shelver.pipeline.answers import Emb2Prob, Prob2Pred, sibling_groups
 from shelver.pipeline.embeddings import Embedding, Image2Emb, Text2Emb, picture
 from shelver.pipeline.session import available_cores
@@ -136,6 +136,10 @@ class Classifier:
         A product lacks its text or its picture, and is answered from the other; one that has nothing this model
         can use is not answered and carries an error code.
         """
+        if isinstance(products, Product):
+            raise InputError(
+                "one Product", allowed="a sequence of them", remedy="Call classifier([product]) and take [0]."
+            )
         parts = []
         for start in range(0, max(len(products), 1), BATCH_PRODUCTS):
             batch = products[start : start + BATCH_PRODUCTS]

@@ -24,7 +24,9 @@ from shelver.train.model import ImageBranch, NgramTable, ProductModel, TextBranc
 from shelver.train.runlog import RunLog
 
 EXPORT_RESERVE_S: Final = 15.0
-"""What is kept free of a time limit for calibration and export; of a short limit, a quarter."""
+EXPORT_RESERVE_SHARE: Final = 0.08
+"""What is kept free of a time limit for the last look at validation, calibration and export: the greater of the two,
+and of a short limit a quarter."""
 CHOOSE_SHARE: Final = 0.45
 """What the choosing phase may take of the time when a refit on more products follows."""
 FEW_TEXTS: Final = 2_000
@@ -163,7 +165,7 @@ class Trainer:
         limit_s = self.config.time_limit_s
         if limit_s is None:
             return None
-        reserve_s = min(EXPORT_RESERVE_S, limit_s / 4)
+        reserve_s = min(max(EXPORT_RESERVE_S, limit_s * EXPORT_RESERVE_SHARE), limit_s / 4)
         left_s = limit_s - reserve_s - from_s
         if left_s <= 0:
             raise ConfigError(

@@ -84,6 +84,8 @@ def train(
     """
     run = out / RUN
     refuse_file(out)
+    if not resume:
+        _refuse_strangers(out)
     run.mkdir(parents=True, exist_ok=True)
     with writing_alone(run):
         return _train(catalog, out, config, cache=cache, threads=threads, resume=resume, say=say)
@@ -156,6 +158,18 @@ def _train(
     return Trained(out, manifest.model_version, tuple(choices), fitted.chosen.validation, seconds)
 
 
+def _refuse_strangers(out: Path) -> None:
+    """A model folder holds a model and nothing else: a catalog or somebody's files in it would be written over."""
+    registry.refuse_existing(out)
+    found = {path.name for path in out.iterdir()} - {RUN} if out.is_dir() else set()
+    if found and not (out / RUN / "config.json").is_file():
+        raise ModelError(
+            f"{out} holds other files, for example {min(found)}",
+            allowed="a new or empty folder",
+            remedy="Name another --out; nothing was touched.",
+        )
+
+
 def _tidy(run: Path) -> None:
     """Remove what only an unfinished run needs."""
     Checkpoints(run / "checkpoint").remove()
@@ -175,15 +189,15 @@ def _open_run(run: Path, out: Path, catalog: Catalog, config: TrainConfig, *, re
             )
         before = json.loads(file.read_text(encoding="utf-8"))
         if before != record:
-            differing = sorted(k for k in record["config"] if before["config"].get(k) != record["config"][k])
+            now, then = record["config"], before["config"]
+            differing = sorted(f"{k} = {now[k]}, was {then.get(k)}" for k in now if then.get(k) != now[k])
             raise ConfigError(
                 f"the run in {run} was started "
-                + (f"with other settings: {', '.join(differing)}" if differing else "on another catalog"),
+                + (f"with other settings ({'; '.join(differing)})" if differing else "on another catalog"),
                 allowed="the same catalog and the same settings",
-                remedy="Resume with the flags of the first call, or train into another folder.",
+                remedy="Leave the flags out, since --resume knows them, or train into another folder.",
             )
         return
-    registry.refuse_existing(out)
     # A run without a checkpoint, such as one refused for its settings, has lost nothing: it may start again.
     if file.is_file() and (run / "checkpoint").is_dir():
         raise ModelError(
@@ -194,6 +208,14 @@ def _open_run(run: Path, out: Path, catalog: Catalog, config: TrainConfig, *, re
     partial = file.with_name("config.json.partial")
     partial.write_text(json.dumps(record, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     partial.replace(file)
+
+
+def recorded_config(out: Path) -> TrainConfig | None:
+    """The settings of the run in a model folder, or None where there is none."""
+    file = out / RUN / "config.json"
+    if not file.is_file():
+        return None
+    return TrainConfig.model_validate(json.loads(file.read_text(encoding="utf-8"))["config"])
 
 
 def _seal(

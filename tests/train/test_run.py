@@ -127,7 +127,7 @@ def test_an_export_that_fails_leaves_no_model_and_can_be_taken_up(
     with pytest.raises(ModelError, match="unfinished training"):
         train(tiny_catalog, tmp_path / "m", SMALL, cache=tmp_path, say=quiet)
     other = SMALL.model_copy(update={"seed": 1, "hidden": 8})
-    with pytest.raises(ConfigError, match=r"other settings: hidden, seed"):
+    with pytest.raises(ConfigError, match=r"other settings \(hidden = 8, was 16; seed = 1, was 0\)"):
         train(tiny_catalog, tmp_path / "m", other, cache=tmp_path, resume=True, say=quiet)
     resumed = train(tiny_catalog, tmp_path / "m", SMALL, cache=tmp_path, resume=True, say=quiet)
     assert not resumed.was_done
@@ -168,3 +168,19 @@ def test_one_category_and_one_product_are_enough(tmp_path: Path) -> None:
     said = Classifier.open(tmp_path / "m", threads=1)([Product("a", title="anything"), Product("b", title="🎉")])
     assert [answer.path for answer in said] == ["Lamps", "Lamps"]
     assert [answer.confidence for answer in said] == [1.0, 1.0]
+
+
+def test_a_folder_that_holds_something_else_is_never_written_over(tiny_catalog: Catalog, tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "shirt.jpg").write_bytes(b"mine")
+    for out in (tmp_path / "photos", tiny_catalog.folder):
+        before = core(out)
+        with pytest.raises(ModelError, match="holds other files"):
+            train(tiny_catalog, out, SMALL, cache=tmp_path, say=quiet)
+        assert core(out) == before
+        assert not (out / "run").exists()
+
+
+def test_every_file_of_a_model_can_be_read_by_whoever_may_read_the_folder(plain: Path) -> None:
+    modes = {path.name: path.stat().st_mode & 0o777 for path in plain.iterdir() if path.is_file()}
+    assert set(modes.values()) == {modes["manifest.json"]}

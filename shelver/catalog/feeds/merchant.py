@@ -194,6 +194,10 @@ class _Parsing:
                 self._target.rows.clear()
                 if problem is None:
                     break
+                if not block and self._cut_off:
+                    message = f"the XML ends in the middle ({problem[0]})"
+                    yield self._bad(Code.damaged_file, message, problem[1])
+                    return
                 yield self._bad(Code.bad_xml, problem[0], problem[1])
                 if self._prologue is None:
                     return
