@@ -14,6 +14,7 @@ split.py     which product goes to train, validation or test; near.py says which
 publish.py   the staged rows as the shards of a finished catalog
 store.py     Catalog: an open catalog folder
 describe.py  what a catalog holds
+advice.py    what an ingest says beside its counts, and what to do about it
 golden.py    frozen copies of a split
 progress.py  how far a long job came
 """

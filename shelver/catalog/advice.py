@@ -36,10 +36,11 @@ def hints(out: Path, info: CatalogInfo, source: Source) -> tuple[str, ...]:
     """What looks wrong with an ingest that went through; mostly nothing."""
     found = []
     if is_truncated(info):
-        line = max(0, next(row["line"] for row in _quarantined(out) if row["code"] == Code.damaged_file) - 1)
+        line = next(row["line"] for row in _quarantined(out) if row["code"] == Code.damaged_file)
+        place = f"after line {line - 1:,}" if line > 1 else "in line 1"
         found.append(
-            f"the file breaks off after line {line:,}: what came after it is not in the catalog; get the whole file "
-            "and run again with --overwrite"
+            f"the file breaks off {place}: what came after it is not in the catalog; get the whole "
+            "file and run again with --overwrite"
         )
     return (*found, *_on_categories(out, source), *_on_pictures(info, source))
 
@@ -59,7 +60,7 @@ def _on_categories(out: Path, source: Source) -> list[str]:
     tree = Taxonomy.load(out / TAXONOMY_FILE)
     tops = [name for name, level in zip(tree.names, tree.level.tolist(), strict=True) if level == 1]
     if tree.n_levels == 1 and all(name.isdecimal() for name in tops):
-        return ["the categories look like ids: name their tree with --taxonomy"]
+        return ["the categories look like ids: name their tree with --taxonomy and run again with --overwrite"]
     if mapping.category_separator != DEFAULT_SEPARATOR:
         return []
     for separator in _SEPARATORS:
@@ -83,7 +84,7 @@ def _on_pictures(info: CatalogInfo, source: Source) -> list[str]:
     folder, name = found
     return [
         f"{n_missing:,} of {n_named:,} named pictures were not found in {folder} (for example {name}): "
-        "pass --images FOLDER"
+        "pass --images FOLDER and run again with --overwrite"
     ]
 
 
@@ -98,9 +99,10 @@ def nothing_to_learn(out: Path, source: Source, done: Progress) -> CatalogError:
             remedy="Check how the feed was written.",
         )
     codes = ", ".join(f"{code} {n:,}" for code, n in done.quarantine_by_code.items()) or "none"
+    refused = f"{done.rows_in - done.n_accepted:,} quarantined ({codes})"
     accepted = f"{done.n_accepted:,} accepted" + (", none with a category," if done.n_accepted else "")
     return CatalogError(
-        f"{source.name}: {done.rows_in:,} rows = {accepted} + {done.rows_in - done.n_accepted:,} quarantined ({codes})",
+        f"{source.name}: {done.rows_in:,} rows = {accepted} + {refused}",
         allowed="a feed in which some rows have a category, or a taxonomy"
         if done.n_accepted
         else "a feed of which some rows can be used",
@@ -114,7 +116,8 @@ def _remedy(source: Source, done: Progress, shown: str) -> str:
         return "Check that these are the files of the set."
     if done.n_accepted:
         if "category" in read:
-            return f"The category column ({_named(read['category'])}) is empty: map another with --column category=NAME."
+            named = source.columns["category"]
+            return f"The category column ({named}) is empty: map another with --column category=NAME."
         return f"No column was read as category; the feed has: {shown}. Map one with --column category=NAME."
     counts = done.quarantine_by_code
     code = max(counts, key=lambda code: counts[code])
@@ -144,7 +147,3 @@ def _remedy(source: Source, done: Progress, shown: str) -> str:
     if code == Code.damaged_file:
         return "Get the whole file."
     return "Check how the feed was written."
-
-
-def _named(entry: str | tuple[str, ...]) -> str:
-    return entry if isinstance(entry, str) else ", ".join(entry)

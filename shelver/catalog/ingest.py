@@ -45,7 +45,7 @@ class IngestReport:
         resumed_rows: rows that an earlier, interrupted run had settled.
         seconds: wall time of this run.
         truncated: the feed breaks off before its end; what came after is not in the catalog.
-        columns: part of a product → the feed's column it was read from, several joined by " + "; empty for a recipe.
+        columns: part of a product → the feed's column, several joined by " + "; empty for a recipe.
         unused: the feed's columns (JSON lines, XML: of its first rows) that nothing was read from.
         example: the first quarantined row in words.
         hints: what looks wrong and what to do, a sentence each; mostly none.

@@ -51,7 +51,7 @@ _PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
 
 DEFAULT_SEPARATOR = " > "
 # A lone ">" between two names, with any space around it. ">>" is another separator, ">5 kg" a name.
-_DEFAULT_SPLIT = re.compile(r" > |(?<=[^\s>])\s*>\s*(?=[^\s>])")
+_DEFAULT_SPLIT = re.compile(r" > |(?<=[^\s>])\s*>\s*(?=[^\s>]|$)")
 
 # Each tuple is an order of preference; names are compared by `_key`.
 _SYNONYMS: dict[Standard, tuple[str, ...]] = {
@@ -114,8 +114,8 @@ class Mapping(BaseModel):
         id_columns: the columns that `hash` reads.
         category_format: `path` splits the cell at `category_separator`; `id` takes the cell as a node id (without
             a taxonomy: of a flat tree of the ids that the feed has).
-        category_separator: between the levels of a path. The default, " > ", also takes other space around the ">",
-            or none.
+        category_separator: between the levels of a path. The default, " > ", also takes other space around
+            the ">", or none.
         category_strip: characters cut from both ends of a category cell before it is split.
         max_level: deeper levels are cut, also those of a taxonomy.
         image_folder: where the files of pictures stand; a relative one starts at the mapping's own file, or at

@@ -170,7 +170,9 @@ def _open(
     used = given.completed(columns)
     if not labels:
         used = used.without(LABELS)
-    used.check(columns, repeated=feed.header.repeated, open_ended=feed.format == "jsonl" or not feed.header.columns)
+    used.check(
+        columns, repeated=feed.header.repeated, open_ended=feed.format == "jsonl" or not feed.header.columns
+    )
     if image_root is not None:
         root = Path(image_root)
         if not root.is_dir():
@@ -283,10 +285,7 @@ class _Reader:
             cells = [_as_text(values.get(column), column) or "" for column in columns]
             if mapping.category_strip:
                 cells = [cell.strip().strip(mapping.category_strip) for cell in cells]
-            if len(columns) > 1 or mapping.category_format == "id":
-                names = cells
-            else:
-                names = mapping.levels(cells[0])
+            names = cells if len(columns) > 1 or mapping.category_format == "id" else mapping.levels(cells[0])
         names = [plain_name(name) for name in names]
         while names and not names[-1]:
             names.pop()

@@ -71,7 +71,14 @@ def ingest(
     from shelver.datasets.recipes import RECIPES
     from shelver.errors import ConfigError
 
-    recipe = RECIPES.get(str(source[0])) if len(source) == 2 else None
+    name = str(source[0])
+    recipe = RECIPES.get(name) if len(source) == 2 else None
+    if len(source) == 1 and name in RECIPES and not source[0].exists():
+        raise ConfigError(
+            f"{name} is a recipe",
+            allowed="a recipe and the folder of its files, or a feed",
+            remedy=f"Also name its folder: `shelver ingest {name} FOLDER --out {out}`.",
+        )
     if (len(source) == 2 and recipe is None) or len(source) > 2:
         raise ConfigError(
             f"ingest {' '.join(map(str, source))}",
@@ -85,18 +92,21 @@ def ingest(
             allowed="a recipe alone: it knows its files' columns, pictures and tree",
             remedy="Leave the flags out, or ingest the file as a feed.",
         )
-    report = run_ingest(
-        source[-1],
-        out,
-        recipe=recipe,
-        mapping=read_mapping(mapping, column or []),
-        image_root=images,
-        taxonomy=read_tree(taxonomy, taxonomy_format, taxonomy_separator, taxonomy_names, level=taxonomy_level),
-        taxonomy_level=taxonomy_level,
-        split=Split.parse(split) if split else None,
-        progress=_ticker(),
-        overwrite=overwrite,
-    )
+    with say.interruptible("Run the same command again: it goes on where it stopped."):
+        report = run_ingest(
+            source[-1],
+            out,
+            recipe=recipe,
+            mapping=read_mapping(mapping, column or []),
+            image_root=images,
+            taxonomy=read_tree(
+                taxonomy, taxonomy_format, taxonomy_separator, taxonomy_names, level=taxonomy_level
+            ),
+            taxonomy_level=taxonomy_level,
+            split=Split.parse(split) if split else None,
+            progress=_ticker(),
+            overwrite=overwrite,
+        )
     say.result(_record(report), ingest_text(report), as_json=as_json)
 
 
@@ -191,17 +201,28 @@ def _record(report: IngestReport) -> dict[str, object]:
 def ingest_text(report: IngestReport) -> str:
     """What an ingest did, in a few lines."""
     from shelver.catalog.describe import near_caveats
+    from shelver.catalog.store import QUARANTINE_FILE
 
     lines = [
         f"{report.rows_in:,} rows = {report.accepted:,} accepted + {report.quarantined:,} quarantined, "
         f"{report.seconds:.1f} s" + (" (was there already)" if report.up_to_date else "")
     ]
+    lines += [f"  {hint}" for hint in report.hints]
+    if report.columns:
+        read = ", ".join(f"{name}={column}" for name, column in report.columns.items())
+        unused = ", ".join(report.unused[:12]) + (", …" if len(report.unused) > 12 else "")
+        lines.append(f"  columns: {read}" + (f"; not used: {unused}" if unused else ""))
     if report.resumed_rows:
         lines.append(f"  resumed after {report.resumed_rows:,} rows")
     lines += [f"  quarantined, {code}: {n:,}" for code, n in sorted(report.by_code.items())]
+    if report.example is not None:
+        lines.append(f"  for example {report.example}; all of them: {report.folder / QUARANTINE_FILE}")
     lines += [f"  accepted without its picture, {code}: {n:,}" for code, n in sorted(report.warnings.items())]
     parts = ", ".join(f"{part} {n:,}" for part, n in report.by_split.items())
-    lines.append(f"{parts}; {report.n_leaves:,} leaves among {report.n_nodes:,} nodes")
+    lines.append(
+        f"{parts}; {report.n_leaves:,} leaves among {report.n_nodes:,} nodes in {report.n_levels} "
+        f"level{'s' if report.n_levels > 1 else ''}"
+    )
     if report.split.leaking_products:
         lines.append(f"  {report.split.leaking_products:,} products are tied to one in another part")
     lines += [f"  {line}" for line in near_caveats(report.split.n_narrowed, exhaustive=report.split.exhaustive)]

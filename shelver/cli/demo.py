@@ -24,20 +24,23 @@ def generate(
     rows: Annotated[int, typer.Option(min=1, help="How many products.")],
     out: Annotated[Path, typer.Option(help="Feed to write: .csv, .tsv, .jsonl (also .gz) or .parquet.")],
     seed: Annotated[int, typer.Option(min=0, help="Another seed is another stock.")] = 0,
+    language: Annotated[
+        str | None, typer.Option(help="What the column language says, for example en; without it, it is empty.")
+    ] = None,
     taxonomy_format: TaxonomyFormat = None,
     taxonomy_separator: TaxonomySeparator = None,
     taxonomy_names: TaxonomyNames = None,
     taxonomy_level: TaxonomyLevel = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make a feed of titles over a category tree, of any size."""
+    """Make a feed of titles over a category tree, of any size: invented words, for tests of size."""
     from shelver.datasets.generated_titles import write_text_feed
 
     tree = read_tree(taxonomy, taxonomy_format, taxonomy_separator, taxonomy_names, level=taxonomy_level)
     assert tree is not None
     if taxonomy_level is not None:
         tree, _ = tree.cut(taxonomy_level)
-    write_text_feed(tree, out, n_rows=rows, seed=seed)
+    write_text_feed(tree, out, n_rows=rows, seed=seed, language=language)
     say.result({"out": str(out), "rows": rows}, f"{rows:,} products in {out}", as_json=as_json)
 
 

@@ -23,7 +23,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from shelver.errors import ConfigError
+from shelver.errors import ConfigError, InputError
 from shelver.taxonomy import ROOT, Taxonomy
 
 COLUMNS = ("product_id", "title", "brand", "category", "language", "value")
@@ -50,7 +50,7 @@ _SYLLABLES = (
     *("vo", "wa", "wel", "xo", "ya", "zen", "zu"),
 )
 
-Record = tuple[str, str, str, str, str, float]
+Record = tuple[str, str, str, str, str | None, float]
 Write = Callable[[list[Record]], object]
 
 
@@ -63,7 +63,9 @@ class _Words:
     brands: tuple[str, ...]
 
 
-def write_text_feed(taxonomy: Taxonomy, out: Path, *, n_rows: int, seed: int = 0, language: str = "en") -> Path:
+def write_text_feed(
+    taxonomy: Taxonomy, out: Path, *, n_rows: int, seed: int = 0, language: str | None = None
+) -> Path:
     """Writes a feed of titles over the leaves of a tree, in constant memory; its format is told by its ending.
 
     A title mixes words of the leaf's name, invented words of the leaf, invented words that its siblings use
@@ -75,7 +77,8 @@ def write_text_feed(taxonomy: Taxonomy, out: Path, *, n_rows: int, seed: int = 0
         out: ends in .csv, .tsv, .jsonl (each also with .gz) or .parquet; replaced where it exists.
         n_rows: rows to write.
         seed: of the products; the vocabulary does not depend on it.
-        language: of the tree's names, for the column `language`.
+        language: of the tree's names, for the column `language`; None leaves it empty, since most words are of
+            no language.
 
     Returns:
         `out`: columns product_id, title, brand, category (the node's id), language, value. The same
@@ -83,12 +86,14 @@ def write_text_feed(taxonomy: Taxonomy, out: Path, *, n_rows: int, seed: int = 0
 
     Raises:
         ConfigError: `n_rows` is below 1, or the ending is not one of `ENDINGS`.
+        InputError: the folder of `out` is not there.
     """
     if n_rows < 1:
         raise ConfigError(f"n_rows = {n_rows}", allowed="1 or more", remedy="Ask for at least one row.")
     ending = _ending(out)
+    if not out.parent.is_dir():
+        raise InputError(f"no folder {out.parent}", allowed="an existing folder", remedy="Create it first.")
     shop = _Shop(taxonomy)
-    out.parent.mkdir(parents=True, exist_ok=True)
     unfinished = out.with_name(out.name + ".partial")
     with _opened(unfinished, ending) as write:
         for start in range(0, n_rows, _ROWS_AT_ONCE):
@@ -97,7 +102,7 @@ def write_text_feed(taxonomy: Taxonomy, out: Path, *, n_rows: int, seed: int = 0
     return out
 
 
-def _records(shop: _Shop, numbers: range, seed: int, language: str) -> list[Record]:
+def _records(shop: _Shop, numbers: range, seed: int, language: str | None) -> list[Record]:
     # Text seeds are hashed by SHA-512: the same rows on every machine and Python.
     rng = Random(f"shelver titles {seed} {numbers.start}")
     leaves = rng.choices(shop.leaves, cum_weights=shop.odds, k=len(numbers))

@@ -37,8 +37,8 @@ def fr_files(source: Path) -> list[Path]:
     """The two files of the training set; raises FeedError where one is missing."""
     folder = source.parent if source.is_file() else source
     return [
-        file_in(folder, "X_train_update.csv", "X_train*.csv", recipe="rakuten-fr"),
-        file_in(folder, "Y_train_CVw08PX.csv", "Y_train*.csv", recipe="rakuten-fr"),
+        file_in(folder, "X_train_update.csv", "X_train*.csv", recipe="rakuten-fr", given=source),
+        file_in(folder, "Y_train_CVw08PX.csv", "Y_train*.csv", recipe="rakuten-fr", given=source),
     ]
 
 

@@ -25,8 +25,8 @@ from shelver.train.runlog import RunLog
 
 EXPORT_RESERVE_S: Final = 15.0
 EXPORT_RESERVE_SHARE: Final = 0.08
-"""What is kept free of a time limit for the last look at validation, calibration and export: the greater of the two,
-and of a short limit a quarter."""
+"""What is kept free of a time limit for the last look at validation, calibration and export: the greater of the
+two, and of a short limit a quarter."""
 CHOOSE_SHARE: Final = 0.45
 """What the choosing phase may take of the time when a refit on more products follows."""
 FEW_TEXTS: Final = 2_000

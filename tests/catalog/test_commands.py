@@ -122,3 +122,40 @@ def test_a_resumed_ingest_says_how_far_it_had_come(tmp_path: Path) -> None:
     report = ingest(feed, tmp_path / "c")
     assert "resumed after" not in ingest_text(report)
     assert "resumed after 12,345 rows" in ingest_text(replace(report, resumed_rows=12_345))
+
+
+def test_a_recipe_without_its_folder_says_so_and_a_missing_file_names_the_path(run: Run, feed: Path) -> None:
+    status, _, err = run("ingest", "fashion", "--out", "x")
+    assert status == 2
+    assert "fashion is a recipe" in err
+    assert "`shelver ingest fashion FOLDER --out x`" in err
+    Path("sets").mkdir()
+    for name, file, home in (
+        ("flipkart", "products.csv", "Kaggle"),
+        ("rakuten-fr", "X_train", "ENS Challenge Data"),
+    ):
+        status, _, err = run("ingest", name, "sets", "--out", "x")
+        assert (status, err.startswith("shelver: sets has no ")) == (2, True), err
+        assert file in err
+        assert home in err
+        assert "README" not in err
+    assert str(Path.cwd()) in run("ingest", "fashion", ".", "--out", "x")[2]
+
+
+def test_the_json_of_an_ingest_tells_what_the_text_does(run: Run, feed: Path) -> None:
+    status, out, _ = run("ingest", feed, "--taxonomy", "tree.txt", "--out", "c", "--json")
+    record = json.loads(out)
+    assert (status, record["truncated"], record["unused"], record["n_levels"]) == (0, False, [], 3)
+    assert record["columns"] == {"product_id": "product_id", "title": "title", "category": "category"}
+    assert record["example"].startswith("line 4, unknown_category: ")
+
+
+def test_a_generated_feed_has_a_language_where_one_is_given_and_needs_its_folder(run: Run, feed: Path) -> None:
+    flags = ("generate", "--taxonomy", "tree.txt", "--rows", 3)
+    for more, language in (((), None), (("--language", "fr"), "fr")):
+        assert run(*flags, *more, "--out", "g.jsonl")[0] == 0
+        rows = [json.loads(line) for line in Path("g.jsonl").read_text().splitlines()]
+        assert {row["language"] for row in rows} == {language}
+    status, _, err = run(*flags, "--out", "nowhere/g.jsonl")
+    assert (status, "no folder nowhere" in err, "Create it first" in err) == (2, True, True)
+    assert not Path("nowhere").exists()

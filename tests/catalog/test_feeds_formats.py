@@ -329,7 +329,9 @@ def test_many_damaged_items_over_many_blocks_are_counted_one_by_one(tmp_path: Pa
 
 def test_cut_xml_gives_the_rows_before_the_cut_and_one_bad_row(tmp_path: Path) -> None:
     data = HEAD + _item(1) + _item(2) + _item(3)[:20]
-    assert _codes(_write(tmp_path, "a.xml", data)) == ["ok", "ok", "bad_xml"]
+    assert _codes(_write(tmp_path, "a.xml", data)) == ["ok", "ok", "damaged_file"]
+    for end in (b"<item ", b"<item>", b"<item><g:id>3</g:i", b"<!-- ", b"", b"<item><title><![CDATA[x"):
+        assert _codes(_write(tmp_path, "c.xml", HEAD + _item(1) + end)) == ["ok", "damaged_file"], end
     packed = gzip.compress(HEAD + b"".join(_item(i, str(zlib.crc32(b"%d" % i))) for i in range(3_000)))
     codes = _codes(_write(tmp_path, "b.xml.gz", packed[: len(packed) // 2]))
     assert codes[-1] == "damaged_file"

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from shelver.catalog.mapping import STANDARD, Mapping
+from shelver.catalog.mapping import _MORE_IMAGES, _SYNONYMS, STANDARD, Mapping
 from shelver.catalog.reader import ProductRow, read_products
+from shelver.catalog.rows import MEANINGS
 from shelver.errors import ConfigError
 
 
@@ -166,3 +167,12 @@ def test_a_picture_name_is_plain_replacement_without_attribute_access() -> None:
     assert mapping.image_placeholders() == ("imageid", "productid")
     assert mapping.image_name({"imageid": "1", "productid": "{imageid}"}) == "image_1_product_{imageid}.jpg"
     assert Mapping(image_pattern="{a.__class__}").image_name({"a.__class__": "x"}) == "x"
+
+
+def test_the_page_on_mappings_names_every_key_every_known_column_and_every_code() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "mapping.md").read_text(encoding="utf-8")
+    names = [*STANDARD, *MEANINGS, *_MORE_IMAGES]
+    names += [word for words in _SYNONYMS.values() for word in words]
+    assert not [name for name in names if f"`{name}`" not in page]
+    assert not [key for key in Mapping.model_fields if f"| `{key}` |" not in page and f"| `[{key}]` |" not in page]
+    assert all(f"| `{code}` | {meaning} |" in page for code, meaning in MEANINGS.items())

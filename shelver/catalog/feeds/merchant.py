@@ -31,6 +31,8 @@ _ITEMS = ("item", "entry")
 _ITEM_START = re.compile(rb"<(?:[A-Za-z_][\w.-]*:)?(?:item|entry)(?=[\s>/])")
 _LISTS = ("image_link", "additional_image_link")
 _GOOGLE = "base.google.com/ns/"
+# Expat's numbers: no element, unclosed token, half a character, unclosed CDATA.
+_ENDS_EARLY = frozenset((3, 5, 6, 20))
 
 
 class _ItemDamageError(Exception):
@@ -169,6 +171,7 @@ class _Parsing:
         self._prologue: bytes | None = None  # what stands before the first item: a new parser reads it first
         self._shift = 0  # offset in the file minus the parser's own byte index
         self._any_item = False
+        self._cut_off = False  # the last problem is one of an end that came too early
         self._start(first_line=1)
 
     def _start(self, *, first_line: int) -> None:
@@ -194,7 +197,7 @@ class _Parsing:
                 self._target.rows.clear()
                 if problem is None:
                     break
-                if not block and self._cut_off:
+                if not block and self._cut_off and not self._item_behind(problem[1] + 1):
                     message = f"the XML ends in the middle ({problem[0]})"
                     yield self._bad(Code.damaged_file, message, problem[1])
                     return
@@ -227,6 +230,7 @@ class _Parsing:
             ) from error
         except ParseError as error:
             problem = str(error), int(expat.ErrorByteIndex) + self._shift
+            self._cut_off = error.code in _ENDS_EARLY
         except _ItemDamageError as error:
             problem = str(error), error.index + self._shift
         except (LookupError, ValueError) as error:  # an unknown encoding
@@ -259,9 +263,12 @@ class _Parsing:
             self._window = self._window[gone:]
         self._window += block
 
+    def _item_behind(self, offset: int) -> re.Match[bytes] | None:
+        return _ITEM_START.search(self._window, max(0, offset - self._base))
+
     def _restart(self, offset: int) -> bytes | None:
         """Makes a new parser for the first item at or behind `offset`; the bytes to feed it, None where none."""
-        found = _ITEM_START.search(self._window, max(0, offset - self._base))
+        found = self._item_behind(offset)
         if found is None or self._prologue is None:
             return None
         line = self._base_line + self._window.count(b"\n", 0, found.start())
