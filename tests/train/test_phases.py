@@ -198,7 +198,7 @@ def test_a_time_limit_ends_training_and_lets_the_learning_rate_fall_by_the_clock
     fitted: Fitted = trainer.learn(small.examples(90, 1), small.examples(40, 2), small.tree, Progress())
     progress = trainer.checkpoints.progress()
     assert progress is not None
-    assert 1.5 <= progress.elapsed_s < 10.0  # a busy machine is slow to look at the clock
+    assert 1.0 <= progress.elapsed_s < 60.0  # a busy machine is slow to look at the clock
     assert 0 < fitted.chosen.steps <= progress.step
 
 
