@@ -96,7 +96,7 @@ def test_cleaning_twice_changes_nothing_more(raw: str) -> None:
 def test_a_hostile_text_of_ten_megabytes_costs_under_100_ms(piece: str) -> None:
     raw = "a" + piece * (10_000_000 // len(piece))
     fastest_s = float("inf")
-    for _ in range(3):
+    for _ in range(8):
         start = time.perf_counter()
         text = clean(raw)
         fastest_s = min(fastest_s, time.perf_counter() - start)
