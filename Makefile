@@ -16,7 +16,7 @@ COMPILE := $(BIN)/pip-compile --quiet --upgrade --generate-hashes --allow-unsafe
 
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help demo test drills lint lock clean
+.PHONY: help demo test drills bench lint lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
@@ -30,6 +30,11 @@ test: $(READY) ## run the tests, all but the drills
 drills: $(READY) ## run the long drills: hostile inputs, kills, load
 	$(ONE_THREAD) $(BIN)/python -m pytest -m drill --timeout 3600
 
+bench: $(READY) ## ours beside SVM, fastText and frozen lite0, in one run; hours
+	$(INSTALL) --no-deps --no-build-isolation --require-hashes -r requirements/bench.lock
+	$(BIN)/python -m benchmarks.run $(BENCH)
+	$(BIN)/python -m benchmarks.run --table
+
 lint: $(READY) ## check style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -40,6 +45,7 @@ lock: $(READY) ## take the newest versions that fit pyproject.toml into requirem
 	$(BIN)/python requirements/inputs.py --core | $(COMPILE) --output-file requirements/.core.new -
 	$(BIN)/python requirements/inputs.py --write requirements/.dev.new requirements/dev.lock
 	$(BIN)/python requirements/inputs.py --write requirements/.core.new requirements/core.lock
+	$(BIN)/python requirements/inputs.py --alone
 	rm -f requirements/.dev.new requirements/.core.new
 
 clean: ## remove what make has made: the environment, the demo, caches

@@ -1,6 +1,7 @@
 """The one picture path: untrusted bytes → RGB picture → float32 for a network.
 
-Training, evaluation and prediction all go `decode` → `fit` → `pixels`. Every function is thread-safe.
+Training, evaluation and prediction all go `decode` → `fit` or `crop` → `normalise`; `views` does the first two for
+several networks at once. Every function is thread-safe.
 
 Colour profiles (ICC) are ignored: product photos are sRGB or close to it, and a network does not mind.
 TIFF is refused: shops do not serve it, and its decoder has the longest record of holes.
@@ -33,6 +34,8 @@ from shelver.errors import ImageError
 
 ImageFormat = Literal["JPEG", "PNG", "WEBP", "GIF", "BMP", "AVIF"]
 Colour = tuple[int, int, int]
+View = Literal["fit", "crop"]
+"""The whole picture within margins, or its centre without."""
 
 MAX_BYTES = 20_000_000
 """Encoded size. The heaviest honest product photos have some 10 MB."""
@@ -133,7 +136,11 @@ def sniff(data: bytes) -> ImageFormat | None:
 
 
 def decode(
-    data: bytes, *, target_px: tuple[int, int] | None = None, background: Colour = (255, 255, 255)
+    data: bytes,
+    *,
+    target_px: tuple[int, int] | None = None,
+    view: View = "fit",
+    background: Colour = (255, 255, 255),
 ) -> Image.Image:
     """Untrusted bytes as an upright RGB picture; of an animation, the first frame.
 
@@ -144,11 +151,51 @@ def decode(
         target_px: (width, height) of the box that the picture will be fitted into. A JPEG is then decoded at
             1/2, 1/4 or 1/8 of its size while that stays at least twice as large as the box: far faster.
             Without it a JPEG is decoded smaller only where it has more than MAX_PIXELS.
+        view: whether the picture will lie within the box ("fit") or cover it ("crop"), which takes more of it.
         background: what shows through transparent parts, (R, G, B).
 
     Raises:
         ImageError: the picture cannot be used; its `code` is one of `IMAGE_CODES`.
     """
+    return _decode(data, target_px, view, background)[0]
+
+
+def views(data: bytes, wanted: Sequence[tuple[View, ImageSpec]]) -> list[NDArray[np.uint8]]:
+    """Untrusted bytes as several networks look at them; `normalise` makes a network's input of each.
+
+    Each view is what `decode` for it alone, and `fit` or `crop`, would give. The picture is decoded once, a large
+    JPEG once more for a view that needs another size of it: no view depends on the others, so that its embedding
+    can be cached under its own name.
+
+    Args:
+        data: the encoded picture.
+        wanted: view and size of each; mean and scale play no part.
+
+    Returns:
+        For each of `wanted` uint8, shape (H, W, 3).
+
+    Raises:
+        ImageError: the picture cannot be used; its `code` is one of `IMAGE_CODES`.
+    """
+    decoded: dict[tuple[Colour, int], Image.Image] = {}
+    size_px: tuple[int, int] | None = None
+    seen = []
+    for view, spec in wanted:
+        target_px = (spec.width_px, spec.height_px)
+        image = None
+        if size_px is not None:
+            image = decoded.get((spec.background, _shrink(size_px, target_px, view)[0]))
+        if image is None:
+            image, size_px = _decode(data, target_px, view, spec.background)
+            decoded[spec.background, _shrink(size_px, target_px, view)[0]] = image
+        seen.append(look(image, view, spec))
+    return seen
+
+
+def _decode(
+    data: bytes, target_px: tuple[int, int] | None, view: View, background: Colour
+) -> tuple[Image.Image, tuple[int, int]]:
+    """The picture, and the size that a JPEG's header gives; (0, 0) for what cannot be decoded smaller."""
     if not data:
         raise _error("image_empty", "an empty picture")
     if len(data) > MAX_BYTES:
@@ -163,10 +210,12 @@ def decode(
     try:
         with _OPENERS[kind](io.BytesIO(data)) as opened:
             _check_size(opened, data, kind)
-            if kind == "JPEG":
-                _draft(opened, target_px)
+            size_px = opened.size if kind == "JPEG" else (0, 0)
+            scale, asked_px = _shrink(size_px, target_px, view)
+            if scale > 1:
+                opened.draft("RGB" if opened.mode != "L" else "L", asked_px)
             opened.load()
-            return _upright(_as_rgb(opened, background), opened)
+            return _upright(_as_rgb(opened, background), opened), size_px
     except ImageError:
         raise
     except Image.DecompressionBombError as error:
@@ -174,6 +223,11 @@ def decode(
     except Exception as error:
         code = "image_truncated" if _is_cut(error, data, kind) else "image_broken"
         raise _error(code, f"a {kind} picture of {len(data)} bytes that cannot be decoded") from error
+
+
+def look(image: Image.Image, view: View, spec: ImageSpec) -> NDArray[np.uint8]:
+    """`fit` or `crop`, by name."""
+    return fit(image, spec) if view == "fit" else crop(image, spec)
 
 
 def fit(image: Image.Image, spec: ImageSpec) -> NDArray[np.uint8]:
@@ -197,6 +251,33 @@ def fit(image: Image.Image, spec: ImageSpec) -> NDArray[np.uint8]:
     top, left = (spec.height_px - height) // 2, (spec.width_px - width) // 2
     canvas[top : top + height, left : left + width] = np.asarray(image)
     return canvas
+
+
+def crop(image: Image.Image, spec: ImageSpec) -> NDArray[np.uint8]:
+    """The centre of the picture without margins: the largest centred part that has the shape of the target.
+
+    Reduced to the target, so its short side keeps more detail than in `fit`, and what lies beyond it is lost. A
+    picture smaller than the target is enlarged until it covers the target; nothing is filled in.
+
+    Returns:
+        uint8, shape (H, W, 3), H and W as in `spec`.
+    """
+    if image.mode != "RGB":
+        image = _as_rgb(image, spec.background)
+    ratio = min(image.width / spec.width_px, image.height / spec.height_px)
+    # Whole pixels, and of a 1x20000 picture one.
+    width = min(image.width, max(1, round(spec.width_px * ratio)))
+    height = min(image.height, max(1, round(spec.height_px * ratio)))
+    left, top = (image.width - width) // 2, (image.height - height) // 2
+    if (width, height) == (spec.width_px, spec.height_px):
+        return np.array(image.crop((left, top, left + width, top + height)), dtype=np.uint8)
+    resized = image.resize(
+        (spec.width_px, spec.height_px),
+        Image.Resampling.BICUBIC,
+        box=(left, top, left + width, top + height),
+        reducing_gap=3.0,
+    )
+    return np.array(resized, dtype=np.uint8)
 
 
 def normalise(fitted: NDArray[np.uint8], spec: ImageSpec) -> NDArray[np.float32]:
@@ -260,19 +341,25 @@ def _first_scan_components(data: bytes) -> int:
     return 0
 
 
-def _draft(opened: ImageFile.ImageFile, target_px: tuple[int, int] | None) -> None:
-    """Has a JPEG decoded smaller. The picture may lie on its side, so both sides are measured alike."""
-    width, height = opened.size
+def _shrink(
+    size_px: tuple[int, int], target_px: tuple[int, int] | None, view: View
+) -> tuple[int, tuple[int, int]]:
+    """How much smaller a JPEG of this size is decoded, 1, 2, 4 or 8, and the size to ask Pillow's `draft` for.
+
+    The picture may lie on its side, so both sides are measured alike.
+    """
+    width, height = size_px
     shrink = 1.0
     if target_px is not None:
-        shrink = max(1.0, max(width, height) / (2 * max(target_px)))
+        side = max(width, height) if view == "fit" else min(width, height)
+        shrink = max(1.0, side / (2 * max(target_px)))
     if width * height / shrink**2 > MAX_PIXELS:
         # draft() rounds towards the larger picture: ask for the next power of two.
         shrink = 2.0 ** math.ceil(math.log2(math.sqrt(width * height / MAX_PIXELS)))
-    if shrink > 1:
-        opened.draft(
-            "RGB" if opened.mode != "L" else "L", (max(1, int(width / shrink)), max(1, int(height / shrink)))
-        )
+    asked_px = (max(1, int(width / shrink)), max(1, int(height / shrink)))
+    # draft()'s own rule.
+    possible = min(width // asked_px[0], height // asked_px[1])
+    return next((scale for scale in (8, 4, 2) if possible >= scale), 1), asked_px
 
 
 def _as_rgb(image: Image.Image, background: Colour) -> Image.Image:

@@ -70,6 +70,14 @@ class Ngrams:
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
+    def rows(self, rows: NDArray[np.intp]) -> Ngrams:
+        """The entries of some texts, in the order of `rows`."""
+        lengths = np.diff(self.offsets)[rows]
+        offsets = np.zeros(len(rows) + 1, np.int64)
+        np.cumsum(lengths, out=offsets[1:])
+        source = np.arange(offsets[-1]) + np.repeat(self.offsets[rows] - offsets[:-1], lengths)
+        return Ngrams(self.ids[source], self.weights[source], offsets)
+
 
 def _powers(n: int, base: np.uint64) -> NDArray[np.uint64]:
     powers = np.full(n, base, dtype=np.uint64)

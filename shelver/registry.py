@@ -26,36 +26,103 @@ MANIFEST: Final = "manifest.json"
 TAXONOMY: Final = "taxonomy.json"
 LABELS: Final = "labels.json"
 NGRAMS: Final = "ngrams.safetensors"
-TEXT2EMB: Final = "text2emb.onnx"
-IMAGE2EMB: Final = "image2emb.onnx"
 EMB2PROB: Final = "emb2prob.onnx"
+
+
+def part_file(stage: Literal["text2emb", "image2emb"], number: int) -> str:
+    """ONNX file of a stage's part, counted from 0: `text2emb.onnx`, `text2emb.1.onnx` and so on."""
+    return f"{stage}.onnx" if number == 0 else f"{stage}.{number}.onnx"
 
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class TextStage(_Frozen):
-    """How a text becomes an embedding."""
+class TokenSpec(_Frozen):
+    """How a text becomes token numbers: a `tokenizers` file of the model folder, cut at so many tokens.
 
-    encoder: Literal["ngram"]
+    Attributes:
+        file: name of the tokenizer file.
+        max_tokens: tokens of a text that are read, special ones included.
+        pad_id: fills a batch up; masked out.
+    """
+
+    file: str
+    max_tokens: int
+    pad_id: int
+
+
+class TextPart(_Frozen):
+    """One text encoder of a model, with a file of its own; the parts' vectors stand side by side.
+
+    Attributes:
+        encoder: "ngram", "use" or "hf:NAME".
+        source: what it was made from, such as the hash of published weights; names it in caches. None where it was
+            learned with this model.
+        file: its ONNX file. An n-gram part takes `ids` int64 (N, T) and `weights` float32 (N, T), a token part
+            `ids` int64 (N, T) and `mask` float32 (N, T); both give `embedding` float32 (N, width).
+        width: of its vector.
+        ngrams: how a text is taken apart, of an n-gram part.
+        tokens: the same of a token part.
+    """
+
+    encoder: str
+    source: str | None
+    file: str
+    width: int
+    ngrams: NgramSpec | None = None
+    tokens: TokenSpec | None = None
+
+
+class TextStage(_Frozen):
+    """How a text becomes an embedding: the vectors of the parts, side by side."""
+
     spec: TextSpec
-    ngrams: NgramSpec
+    parts: tuple[TextPart, ...]
+
+    @property
+    def width(self) -> int:
+        """D_t."""
+        return sum(part.width for part in self.parts)
+
+
+class ImagePart(_Frozen):
+    """One look at a picture; the parts' vectors stand side by side.
+
+    Attributes:
+        encoder: "lite0", "hf:NAME", "timm:NAME", or "colour", which is computed without a network.
+        source: what it was made from, such as the hash of its weights; names it in caches.
+        view: "fit", the whole picture, or "crop", its centre at full detail.
+        spec: size and scaling of what the encoder sees.
+        precision: of the network's arithmetic.
+        file: its ONNX file: `pixels` float32 (N, 3, H, W) → `embedding` float32 (N, width); None of "colour".
+        width: of its vector.
+    """
+
+    encoder: str
+    source: str
+    view: Literal["fit", "crop"] = "fit"
+    spec: ImageSpec
+    precision: Literal["fp32", "int8"] = "fp32"
+    file: str | None
     width: int
 
 
 class ImageStage(_Frozen):
-    """How a picture becomes an embedding."""
+    """How a picture becomes an embedding: the vectors of the parts, side by side."""
 
-    encoder: Literal["lite0"]
-    spec: ImageSpec
-    width: int
+    parts: tuple[ImagePart, ...]
+
+    @property
+    def width(self) -> int:
+        """D_i."""
+        return sum(part.width for part in self.parts)
 
 
 class HeadStage(_Frozen):
     """How embeddings become scores; `stops` are the ids of the inner nodes at which products may stop."""
 
-    kind: Literal["tree"]
+    kind: Literal["tree", "levels"]
     stops: tuple[str, ...]
 
 
@@ -68,7 +135,7 @@ class Manifest(_Frozen):
         config: the training config, as JSON.
         text, image, head: the stages; a model without texts or pictures lacks that stage.
         taxonomy_version: `Taxonomy.version` of `taxonomy.json`.
-        calibration: temperatures, applied to the scores of `emb2prob.onnx`.
+        calibration: how far each expert is believed, applied to the scores of `emb2prob.onnx`.
         parity: for each ONNX file, the greatest absolute difference to the trained model, over sample inputs.
         files: SHA-256 of every other core file.
     """
@@ -95,8 +162,11 @@ class Manifest(_Frozen):
 
     def core_files(self) -> tuple[str, ...]:
         """The files that a model with these stages runs from."""
-        text = (NGRAMS, TEXT2EMB) if self.text else ()
-        return (TAXONOMY, LABELS, EMB2PROB, *text, *((IMAGE2EMB,) if self.image else ()))
+        files = [TAXONOMY, LABELS, EMB2PROB]
+        for part in self.text.parts if self.text else ():
+            files += [part.file, *([NGRAMS] if part.ngrams else ()), *([part.tokens.file] if part.tokens else ())]
+        files += [part.file for part in (self.image.parts if self.image else ()) if part.file is not None]
+        return tuple(files)
 
 
 def write_labels(path: Path, n_products: Mapping[str, int]) -> None:

@@ -36,6 +36,17 @@ KINDS = {
     "Toys > Cars": ("racing car, small", (200, 200, 20)),
     "Toys": ("mixed toys", (120, 120, 120)),  # products may stop at this inner node
 }
+SMALL: dict[str, object] = {
+    "text_width": 16,
+    "hidden": 16,
+    "epochs": 8,
+    "batch_size": 8,
+    "lr": 1e-2,
+    "linear": True,
+    "folds": 0,
+    "refit": False,
+}
+"""A config that learns the tiny catalog in a second, on train alone."""
 PARTS = ("train", "train", "train", "validation", "test")
 
 
@@ -102,12 +113,8 @@ def trained(
                 {
                     "text_encoder": text,
                     "image_encoder": image,
-                    "text_width": 16,
-                    "hidden": 16,
-                    "epochs": 8,
-                    "batch_size": 8,
-                    "lr": 1e-2,
                     "image": ImageSpec(height_px=32, width_px=32),
+                    **SMALL,
                 }
             )
             folder = tmp_path_factory.mktemp("models") / f"{text}-{image}"
@@ -130,7 +137,7 @@ def text_model(trained: Callable[[str, str], Path]) -> Path:
 
 @pytest.fixture(scope="session")
 def image_model(trained: Callable[[str, str], Path]) -> Path:
-    return trained("none", "lite0")
+    return trained("none", "colour")
 
 
 @pytest.fixture(scope="session")
@@ -152,12 +159,16 @@ def empty_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 @dataclass(frozen=True)
 class Bench:
-    """A small problem for the Trainer, without a catalog: the seven-node tree, words and 8-wide pictures."""
+    """A small problem for the Trainer, without a catalog: the seven-node tree, words and 8-wide pictures.
+
+    With `frozen` the texts have vectors of an encoder too, four wide, that tell most kinds apart.
+    """
 
     tree: Taxonomy
     config: TrainConfig
     image: bool = True
     text: bool = True
+    frozen: bool = False
 
     def examples(self, n: int, seed: int) -> Examples:
         from shelver.pipeline import Embedding
@@ -169,28 +180,53 @@ class Bench:
             None if rng.random() < 0.2 else f"{self.tree.names[k]} kind{rng.integers(40)} sort{rng.integers(9)}"
             for k in node
         ]
-        image = None
+        image = frozen = None
         if self.image:
             present = rng.random(n) < 0.7
             values = rng.normal(size=(n, 8)) + np.eye(8)[node] * 2
             image = Embedding((values * present[:, None]).astype(np.float16), present)
-        return Examples(texts if self.text else [None] * n, image, node)
+        if self.frozen:
+            has = np.array([text is not None for text in texts], np.bool_)
+            frozen = ((rng.normal(size=(n, 4)) + 3 * np.eye(8)[node, 3:7]) * has[:, None]).astype(np.float16)
+        value = np.full(n, np.nan, np.float32)
+        return Examples(texts if self.text else [None] * n, image, node, value, frozen)
 
     def trainer(self, folder: Path, say: Callable[[str], None] = lambda line: None) -> Trainer:
-        from shelver.registry import ImageStage, TextStage
+        import torch
+
+        from shelver.train.build import Plan
         from shelver.train.checkpoint import Checkpoints, Stopwatch
         from shelver.train.phases import Trainer
 
         config = self.config
-        text = TextStage(encoder="ngram", spec=config.text, ngrams=config.ngrams, width=config.text_width)
-        image = ImageStage(encoder="lite0", spec=ImageSpec(), width=8)
+        assert config.text_width is not None
+        assert config.hidden is not None
+        assert config.epochs is not None
+        plan = Plan(
+            head="tree" if config.head == "auto" else config.head,
+            fusion=config.fusion,
+            ngrams=config.ngrams if self.text else None,
+            linear=bool(config.linear) and self.text,
+            network=config.network,
+            text_width=config.text_width,
+            hidden=config.hidden,
+            dropout=config.dropout,
+            image_dropout=config.image_dropout,
+            min_count=config.min_count,
+            max_features=config.max_features,
+            seed=config.seed,
+        )
         return Trainer(
             config,
-            text if self.text else None,
-            image if self.image else None,
+            plan,
+            self.tree,
+            config.folds or 0,
+            bool(config.refit),
+            config.epochs,
             Checkpoints(folder / "checkpoint"),
             Stopwatch(0.0),
             folder,
+            torch.device("cpu"),
             say,
         )
 
@@ -200,17 +236,17 @@ class Bench:
 
         trainer = self.trainer(folder)
         progress = trainer.checkpoints.progress() or Progress()
-        return trainer.learn(self.examples(n, 1), self.examples(n_held, 2), self.tree, progress)
+        return trainer.learn(self.examples(n, 1), self.examples(n_held, 2), progress)
 
 
 @pytest.fixture(scope="session")
 def bench(seven: Taxonomy) -> Callable[..., Bench]:
-    """Makes a Bench; keywords go to its config, except `image` and `text`."""
+    """Makes a Bench; keywords go to its config, except `image`, `text` and `frozen`."""
 
-    def make(*, image: bool = True, text: bool = True, **config: object) -> Bench:
+    def make(*, image: bool = True, text: bool = True, frozen: bool = False, **config: object) -> Bench:
         from shelver.train.config import TrainConfig
 
         small = {"text_width": 16, "hidden": 16, "epochs": 4, "batch_size": 16, "lr": 1e-2, **config}
-        return Bench(seven, TrainConfig.model_validate(small), image, text)
+        return Bench(seven, TrainConfig.model_validate(small), image, text, frozen)
 
     return make

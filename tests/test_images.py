@@ -20,12 +20,15 @@ from shelver.images import (
     MAX_BYTES,
     ImageFormat,
     ImageSpec,
+    View,
     content_hash,
+    crop,
     decode,
     fit,
     normalise,
     pixels,
     sniff,
+    views,
 )
 
 RED, BLUE, WHITE = (200, 30, 40), (20, 40, 210), (255, 255, 255)
@@ -302,3 +305,65 @@ def test_a_jpeg_of_one_line_is_decoded_smaller_too(size: tuple[int, int]) -> Non
     picture = decode(encoded(Image.new("RGB", size, (200, 20, 20)), "JPEG"), target_px=(224, 224))
     assert min(picture.size) == 1
     assert fit(picture, ImageSpec()).shape == (224, 224, 3)
+
+
+def test_a_crop_is_the_centre_without_margins() -> None:
+    spec = ImageSpec(height_px=64, width_px=64, background=(9, 8, 7))
+    image = Image.new("RGB", (400, 100), WHITE)
+    ImageDraw.Draw(image).rectangle((150, 0, 199, 99), fill=RED)
+    ImageDraw.Draw(image).rectangle((200, 0, 249, 99), fill=BLUE)
+    seen = crop(image, spec)
+    assert seen.shape == (64, 64, 3)
+    assert_close(tuple(int(part) for part in seen[32, 2]), RED)
+    assert_close(tuple(int(part) for part in seen[32, 61]), BLUE)
+    assert (crop(image.transpose(Image.Transpose.ROTATE_90), spec)[61, 32] == RED).all()
+
+
+def test_a_crop_of_a_picture_of_the_target_shape_is_the_fitted_picture() -> None:
+    spec = ImageSpec(height_px=64, width_px=96)
+    for size in ((96, 64), (960, 640), (48, 32)):
+        image = decode(encoded(Image.effect_noise(size, 60).convert("RGB"), "PNG"))
+        np.testing.assert_array_equal(crop(image, spec), fit(image, spec))
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 20_000), (20_000, 1), (3, 500), (31, 33)])
+def test_a_crop_fills_its_target_from_any_size(size: tuple[int, int]) -> None:
+    spec = ImageSpec(height_px=64, width_px=96, background=(0, 255, 0))
+    assert (crop(Image.new("RGB", size, RED), spec) == RED).all()
+
+
+def test_views_are_what_each_would_be_alone() -> None:
+    small, large = (
+        ImageSpec(height_px=64, width_px=64),
+        ImageSpec(height_px=224, width_px=160, background=(1, 2, 3)),
+    )
+    wanted: list[tuple[View, ImageSpec]] = [("fit", small), ("crop", large), ("crop", small), ("fit", large)]
+    for size in ((50, 70), (1_800, 1_200), (2_400, 500)):
+        for kind in ("JPEG", "PNG"):
+            data = encoded(Image.effect_noise(size, 60).convert("RGB"), kind)
+            for found, (view, spec) in zip(views(data, wanted), wanted, strict=True):
+                (alone,) = views(data, [(view, spec)])
+                np.testing.assert_array_equal(found, alone)
+                box = (spec.width_px, spec.height_px)
+                decoded = decode(data, target_px=box, view=view, background=spec.background)
+                np.testing.assert_array_equal(found, fit(decoded, spec) if view == "fit" else crop(decoded, spec))
+
+
+def test_a_crop_keeps_enough_pixels_of_a_large_jpeg() -> None:
+    data = encoded(halves(3_200, 800), "JPEG")
+    assert decode(data, target_px=(224, 224)).size == (800, 200)
+    assert decode(data, target_px=(224, 224), view="crop").size == (3_200, 800)
+
+
+def test_transparent_parts_show_the_background_of_each_view() -> None:
+    data = encoded(Image.new("RGBA", (64, 64), (0, 0, 0, 0)), "PNG")
+    green, blue = (ImageSpec(height_px=64, width_px=64, background=colour) for colour in ((10, 200, 30), BLUE))
+    seen = views(data, [("fit", green), ("crop", blue)])
+    assert (seen[0] == (10, 200, 30)).all()
+    assert (seen[1] == BLUE).all()
+
+
+def test_views_of_what_is_no_picture_raise_as_decoding_does() -> None:
+    with pytest.raises(ImageError) as caught:
+        views(b"<html>", [("fit", ImageSpec())])
+    assert caught.value.code == "image_format"

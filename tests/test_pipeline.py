@@ -16,7 +16,7 @@ from shelver import registry
 from shelver.catalog.store import Catalog
 from shelver.decide import Policy, Predictions, concatenate
 from shelver.errors import InputError, ModelError, ShapeError
-from shelver.images import ImageSpec, decode, fit
+from shelver.images import decode, fit
 from shelver.ngrams import Ngrams
 from shelver.pipeline import (
     BATCH_PRODUCTS,
@@ -25,11 +25,11 @@ from shelver.pipeline import (
     Embedding,
     ImageText2Pred,
     ImageText2Prob,
+    Prepared,
     padded,
-    picture,
     pooled,
 )
-from shelver.pipeline.embeddings import MAX_BAG
+from shelver.pipeline.text import MAX_BAG
 from shelver.product import Product, text_of
 
 Draw = Callable[[tuple[int, int, int], int], bytes]
@@ -71,7 +71,7 @@ def test_the_three_models_answer_what_they_learned(
     trained: Callable[[str, str], Path], tiny_catalog: Catalog
 ) -> None:
     test = [p for batch in tiny_catalog.products("train") for p in batch]
-    for text, image, least in (("ngram", "lite0", 0.9), ("ngram", "none", 0.7), ("none", "lite0", 0.4)):
+    for text, image, least in (("ngram", "lite0", 0.9), ("ngram", "none", 0.7), ("none", "colour", 0.4)):
         classifier = Classifier.open(trained(text, image), threads=1)
         said = classifier(test)
         right = [answer.node_id == p.node_id for answer, p in zip(said, test, strict=True)]
@@ -181,7 +181,7 @@ def test_a_model_of_one_modality_says_what_it_needs(text_model: Path, image_mode
 
 
 def test_no_products_give_no_answers(trained: Callable[[str, str], Path]) -> None:
-    for text, image in (("ngram", "lite0"), ("ngram", "none"), ("none", "lite0")):
+    for text, image in (("ngram", "lite0"), ("ngram", "none"), ("none", "colour")):
         said = Classifier.open(trained(text, image), threads=1)([])
         assert len(said) == 0
         assert list(said) == []
@@ -202,7 +202,7 @@ def test_embeddings_of_another_model_are_refused(both: Classifier) -> None:
     with pytest.raises(ShapeError, match="text embeddings"):
         both.emb2prob(Embedding.absent(3, 5), None)
     with pytest.raises(ShapeError, match="image embeddings"):
-        both.emb2prob(Embedding.absent(3, 16), Embedding.absent(2, 1280))
+        both.emb2prob(Embedding.absent(3, both.emb2prob.text_width or 0), Embedding.absent(2, 1280))
 
 
 def test_several_pictures_of_a_product_are_averaged_in_any_number(both: Classifier, draw: Draw) -> None:
@@ -231,23 +231,15 @@ def test_pooling_is_a_mean_and_absent_rows_are_zero() -> None:
     assert pooled(np.zeros((0, 2), np.float32), np.zeros(3, np.intp)).present.tolist() == [False] * 3
 
 
-def test_a_picture_is_fitted_at_once_and_fitting_it_again_changes_nothing(draw: Draw) -> None:
-    spec = ImageSpec(height_px=96, width_px=64, background=(9, 8, 7))
+def test_a_picture_is_looked_at_as_the_stage_says_and_a_broken_one_says_why(both: Classifier, draw: Draw) -> None:
+    assert both.image2emb is not None
+    ((view, spec),) = both.image2emb.looks
     data = draw((200, 30, 90), 3)
-    made = picture(data, spec)
-    assert isinstance(made, Image.Image)
-    assert made.size == (64, 96)
-    assert (np.array(made) == fit(decode(data, target_px=(64, 96)), spec)).all()
-    assert (fit(made, spec) == np.array(made)).all()
-    assert picture(b"", spec) == "image_empty"
-
-
-def test_transparent_parts_show_the_background_of_the_spec() -> None:
-    file = io.BytesIO()
-    Image.new("RGBA", (64, 64), (0, 0, 0, 0)).save(file, "PNG")
-    made = picture(file.getvalue(), ImageSpec(height_px=64, width_px=64, background=(10, 200, 30)))
-    assert isinstance(made, Image.Image)
-    assert made.getpixel((5, 5)) == (10, 200, 30)
+    made = both.image2emb.prepare(data)
+    assert isinstance(made, Prepared)
+    assert view == "fit"
+    assert (made.looks[0] == fit(decode(data, target_px=(spec.width_px, spec.height_px)), spec)).all()
+    assert both.image2emb.prepare(b"") == "image_empty"
 
 
 def test_rectangles_hold_every_bag_once_and_stay_small() -> None:
@@ -260,10 +252,11 @@ def test_rectangles_hold_every_bag_once_and_stay_small() -> None:
     wanted = np.flatnonzero(rng.random(len(lengths)) < 0.9)
     wanted = np.union1d(wanted, [400])
     seen = []
-    for rows, ids, weights in padded(bags, wanted):
+    width = 4
+    for rows, ids, weights in padded(bags, wanted, width):
         assert ids.shape == weights.shape
         assert ids.dtype == np.int64
-        assert len(rows) == 1 or ids.size <= MAX_BAG
+        assert len(rows) == 1 or ids.size * width <= MAX_BAG
         seen += rows.tolist()
         for row, row_ids, row_weights in zip(rows, ids, weights, strict=True):
             n = lengths[row]
@@ -271,7 +264,7 @@ def test_rectangles_hold_every_bag_once_and_stay_small() -> None:
             assert row_weights[:n].tolist() == bags.weights[offsets[row] : offsets[row + 1]].tolist()
             assert (row_weights[n:] == 0).all()
     assert sorted(seen) == wanted.tolist()
-    assert padded(bags, np.zeros(0, np.intp)) == []
+    assert list(padded(bags, np.zeros(0, np.intp), width)) == []
 
 
 def test_a_folder_that_was_tampered_with_is_not_opened(text_model: Path, tmp_path: Path) -> None:

@@ -13,13 +13,14 @@ from shelver.errors import ModelError
 from shelver.folders import sha256_of
 from shelver.ngrams import NgramSpec
 from shelver.product import TextSpec
-from shelver.registry import HeadStage, Manifest, TextStage, read_manifest, write_core
+from shelver.registry import HeadStage, Manifest, TextPart, TextStage, read_manifest, write_core
 
+TEXT2EMB = registry.part_file("text2emb", 0)
 FILES = {
     registry.TAXONOMY: b"{}",
     registry.LABELS: b"{}",
     registry.NGRAMS: b"n",
-    registry.TEXT2EMB: b"t",
+    TEXT2EMB: b"t",
     registry.EMB2PROB: b"e",
 }
 
@@ -32,11 +33,14 @@ def staged_core(folder: Path, **changes: object) -> Manifest:
         "shelver_version": "0",
         "git_commit": None,
         "config": {"seed": 0},
-        "text": TextStage(encoder="ngram", spec=TextSpec(), ngrams=NgramSpec(), width=8),
+        "text": TextStage(
+            spec=TextSpec(),
+            parts=(TextPart(encoder="ngram", source=None, file=TEXT2EMB, width=8, ngrams=NgramSpec()),),
+        ),
         "image": None,
         "head": HeadStage(kind="tree", stops=("a",)),
         "taxonomy_version": "0" * 16,
-        "calibration": Calibration.none(2),
+        "calibration": Calibration.even({"ngram": "text"}, 2),
         "parity": {},
         "files": {name: sha256_of(folder / name) for name in FILES},
     }
@@ -91,9 +95,10 @@ def test_another_format_version_is_refused(model: Path) -> None:
 def test_a_model_made_with_another_hash_of_ngrams_or_another_normaliser_is_refused(model: Path) -> None:
     path = model / registry.MANIFEST
     original = json.loads(path.read_text())
-    for stage in ("spec", "ngrams"):
+    for stage in ("spec", "parts.0.ngrams"):
         changed = json.loads(path.read_text())
-        changed["text"][stage]["version"] = 2
+        of = changed["text"]["spec"] if stage == "spec" else changed["text"]["parts"][0]["ngrams"]
+        of["version"] = 2
         path.write_text(json.dumps(changed))
         with pytest.raises(ModelError, match=f"text.{stage}.version"):
             read_manifest(model)
@@ -141,7 +146,7 @@ def test_a_core_that_was_cut_off_while_it_was_moved_is_no_model_and_can_be_writt
     folder = tmp_path / "model"
     folder.mkdir()
     manifest = staged_core(tmp_path / "first")
-    (tmp_path / "first" / registry.TEXT2EMB).unlink()
+    (tmp_path / "first" / TEXT2EMB).unlink()
     with pytest.raises(FileNotFoundError):
         write_core(tmp_path / "first", folder, manifest)
     (folder / f"{registry.MANIFEST}.partial").write_text("{")
@@ -157,7 +162,7 @@ def test_the_version_names_what_decides_the_answers_and_nothing_else(tmp_path: P
     same = base.model_copy(update={"git_commit": "f" * 40, "parity": {"x": 1.0}, "shelver_version": "9"})
     assert same.model_version == base.model_version
     for changes in (
-        {"calibration": Calibration.none(3)},
+        {"calibration": Calibration.even({"ngram": "text"}, 3)},
         {"head": HeadStage(kind="tree", stops=())},
         {"files": {**base.files, registry.EMB2PROB: "0" * 64}},
     ):

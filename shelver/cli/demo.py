@@ -59,9 +59,10 @@ def demo(
     from shelver.catalog.store import Catalog
     from shelver.datasets.generated import messy_listings, write_demo
     from shelver.errors import InputError
-    from shelver.evaluate import evaluate, write_report
+    from shelver.evaluate import evaluate
     from shelver.folders import refuse_file
     from shelver.pipeline import Classifier
+    from shelver.report import publish
     from shelver.settings import read_settings
     from shelver.train.config import TrainConfig
     from shelver.train.run import train
@@ -96,7 +97,7 @@ def demo(
     )
     say.progress("4/4 evaluating the exported model on products that it never saw")
     report = evaluate(out / "model", catalog, say=_indented, threads=settings.threads)
-    write_report(report, out / "report")
+    publish(report, model=out / "model", catalog=catalog, out=out / "report", say=_indented)
 
     listings = messy_listings()
     classifier = Classifier.open(out / "model", threads=settings.threads)
@@ -109,7 +110,7 @@ def demo(
         "quarantined": ingested.quarantined,
         "model": str(out / "model"),
         "model_version": trained.model_version,
-        "report": report,
+        "report": report.model_dump(mode="json"),
         "listings": [
             {
                 "trouble": listing.trouble,
@@ -128,7 +129,8 @@ def demo(
         lines += [f"  {said[:100]}", f"    ({listing.trouble})", f"    -> {answer.path}  [{sure}; {right}]"]
     lines += [
         "",
-        f"{products:,} products from feed to report in {seconds:.0f} s. The model folder is {out / 'model'}.",
+        f"{products:,} products from feed to report in {seconds:.0f} s. The model folder is {out / 'model'},",
+        f"how good it is stands in {out / 'report' / 'report.html'}.",
         "Next:",
         f'  shelver predict {out / "model"} --title "Blue cotton cushion cover, 40 x 40"',
         f"  shelver predict {out / 'model'} {feed} --out {out / 'predictions.csv'}",

@@ -12,6 +12,7 @@ from shelver.cli.catalogs import AsJson, Columns, MappingFile, read_mapping
 
 if TYPE_CHECKING:
     from shelver.catalog.mapping import Mapping
+    from shelver.evaluate import Figures, Report
     from shelver.train.config import TrainConfig
 
 
@@ -22,19 +23,39 @@ def train(
         Path | None, typer.Option(help="A Python file that defines `config`; flags win over it.")
     ] = None,
     text_encoder: Annotated[
-        Literal["auto", "none", "ngram"] | None, typer.Option(help="How texts are read.")
+        str | None,
+        typer.Option(
+            help="auto, none, ngram, use, hf:NAME, the last two perhaps with @tuned, or several with a plus: "
+            "ngram+use."
+        ),
     ] = None,
     image_encoder: Annotated[
-        Literal["auto", "none", "lite0"] | None, typer.Option(help="How pictures are seen.")
+        str | None,
+        typer.Option(
+            help="auto, none, lite0, lite0@tuned, colour, hf:NAME, timm:NAME, each perhaps with @crop, or several "
+            "with a plus: lite0+colour."
+        ),
     ] = None,
-    head: Annotated[Literal["tree"] | None, typer.Option(help="How the tree is scored.")] = None,
+    head: Annotated[
+        Literal["auto", "tree", "levels"] | None,
+        typer.Option(help="A softmax among siblings, or one a level."),
+    ] = None,
+    fusion: Annotated[
+        Literal["auto", "late", "joint"] | None, typer.Option(help="How text and picture come together.")
+    ] = None,
+    precision: Annotated[
+        Literal["fp32", "int8"] | None, typer.Option(help="Arithmetic of the networks that see pictures.")
+    ] = None,
+    device: Annotated[
+        Literal["auto", "cpu", "cuda"] | None, typer.Option(help="Where to compute; auto: a GPU if there is one.")
+    ] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the training products, at most.")] = None,
     time_limit: Annotated[
         float | None, typer.Option(min=1, help="Seconds that the whole training may take.")
     ] = None,
     refit: Annotated[
         bool | None,
-        typer.Option("--refit/--no-refit", help="Then train the chosen steps on train and validation."),
+        typer.Option("--refit/--no-refit", help="Learn again from train and validation; else by their number."),
     ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Decides everything random.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a training that was cut off.")] = False,
@@ -55,6 +76,9 @@ def train(
         text_encoder=text_encoder,
         image_encoder=image_encoder,
         head=head,
+        fusion=fusion,
+        precision=precision,
+        device=device,
         epochs=epochs,
         time_limit_s=time_limit,
         refit=refit,
@@ -71,6 +95,8 @@ def train(
             resume=resume,
             say=say.progress,
         )
+    if not trained.model_version:
+        return  # one of several processes: the first one tells
     record = {
         "model": str(out),
         "model_version": trained.model_version,
@@ -129,16 +155,19 @@ def _config(file: Path | None, recorded: TrainConfig | None, **flags: Any) -> Tr
 def evaluate(
     model: Annotated[Path, typer.Argument(help="A model folder.")],
     catalog: Annotated[Path, typer.Argument(help="A catalog folder, or a golden set.")],
-    out: Annotated[Path, typer.Option(help="Folder for report.json.")],
+    out: Annotated[Path, typer.Option(help="Folder for report.json and report.html.")],
     split: Annotated[Literal["train", "validation", "test"], typer.Option(help="Which products.")] = "test",
     as_json: AsJson = False,
 ) -> None:
-    """Score a model folder on a split of a catalog."""
+    """Score a model folder on a split of a catalog.
+
+    Writes report.json and report.html, and the model card into the model folder.
+    """
     from shelver.catalog.store import Catalog
     from shelver.errors import InputError
     from shelver.evaluate import evaluate as score
-    from shelver.evaluate import write_report
     from shelver.folders import refuse_file
+    from shelver.report import publish
     from shelver.settings import read_settings
 
     refuse_file(out)
@@ -148,20 +177,25 @@ def evaluate(
             allowed="a folder for reports, new or existing",
             remedy="Name another --out; a folder below the model, such as report, will do.",
         )
-    report = score(model, Catalog.open(catalog), split=split, say=say.progress, threads=read_settings().threads)
-    path = write_report(report, out)
-    say.result(report, f"{report_text(report)}\n\n{path}", as_json=as_json)
+    opened = Catalog.open(catalog)
+    report = score(model, opened, split=split, say=say.progress, threads=read_settings().threads)
+    written = publish(report, model=model, catalog=opened, out=out, say=say.progress)
+    lines = [report_text(report), "", *map(str, written)]
+    say.result(report.model_dump(mode="json"), "\n".join(lines), as_json=as_json)
 
 
-def report_text(report: dict[str, Any]) -> str:
+def report_text(report: Report) -> str:
     """A report's main figures, as a table."""
     shown = ("n", "accuracy", "macro_f1", "weighted_f1", "hierarchical_f1", "top3_accuracy", "coverage", "ece")
-    rows: list[list[object]] = [["all", *[report[name] for name in shown]]]
-    for title, key in (("level", "by_level"), ("asked with", "asked"), ("came with", "by_modality")):
-        for name, row in report.get(key, {}).items():
-            rows.append([f"{title} {name}", *[row.get(figure) for figure in shown]])
-    speed = f"{report['products_per_s']:,.0f} products/s"
-    head = f"model {report['model_version']} on {report['split']} of {report['catalog']}, {speed}"
+    named: list[tuple[str, Figures]] = [
+        ("all", report),
+        *((f"level {level}", row) for level, row in report.by_level.items()),
+        *((f"asked with {modality}", row) for modality, row in report.asked.items()),
+        *((f"came with {modality}", row) for modality, row in report.by_modality.items()),
+    ]
+    rows = [[name, *[getattr(row, figure) for figure in shown]] for name, row in named]
+    speed = f"{report.products_per_s:,.0f} products/s"
+    head = f"model {report.model_version} on {report.split} of {report.catalog}, {speed}"
     return f"{head}\n{say.table(['', *shown], rows)}"
 
 

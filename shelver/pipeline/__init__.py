@@ -9,7 +9,10 @@
 The only home of ONNX Runtime. Nothing here touches the network; everything is safe to call from several threads.
 
 session.py     ONNX Runtime, opened the same way everywhere
-embeddings.py  Text2Emb, Image2Emb
+embedding.py   Embedding, what travels between the stages
+text.py        Text2Emb
+image.py       Image2Emb
+colour.py      the picture part that needs no network
 answers.py     Emb2Prob, Prob2Pred, and the compositions of stages
 classifier.py  Classifier
 """
@@ -23,11 +26,16 @@ from shelver.pipeline.answers import (
     sibling_groups,
 )
 from shelver.pipeline.classifier import BATCH_PRODUCTS, Classifier, Embedded
-from shelver.pipeline.embeddings import Embedding, Image2Emb, Text2Emb, padded, picture, pooled
+from shelver.pipeline.colour import COLOUR_ID, COLOUR_WIDTH, colours
+from shelver.pipeline.embedding import Embedding
+from shelver.pipeline.image import Image2Emb, Picture, Prepared, pooled
 from shelver.pipeline.session import available_cores, open_session, run_file
+from shelver.pipeline.text import Text2Emb, padded
 
 __all__ = [
     "BATCH_PRODUCTS",
+    "COLOUR_ID",
+    "COLOUR_WIDTH",
     "Classifier",
     "Emb2Pred",
     "Emb2Prob",
@@ -36,12 +44,14 @@ __all__ = [
     "Image2Emb",
     "ImageText2Pred",
     "ImageText2Prob",
+    "Picture",
+    "Prepared",
     "Prob2Pred",
     "Text2Emb",
     "available_cores",
+    "colours",
     "open_session",
     "padded",
-    "picture",
     "pooled",
     "run_file",
     "sibling_groups",

@@ -8,14 +8,15 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
-from PIL.Image import Image
 
 from shelver import registry
-from shelver.calibrate import MODALITIES, Calibration
+from shelver.calibrate import MODALITIES, Calibration, pooled_scores
 from shelver.decide import DEEPEST, Policy, Predictions, Probabilities, decide
 from shelver.errors import ShapeError
-from shelver.pipeline.embeddings import Embedding, Image2Emb, Text2Emb
+from shelver.pipeline.embedding import Embedding
+from shelver.pipeline.image import Image2Emb, Picture
 from shelver.pipeline.session import open_session
+from shelver.pipeline.text import Text2Emb
 from shelver.registry import Manifest
 from shelver.taxonomy import SiblingGroups, Taxonomy
 
@@ -28,7 +29,10 @@ def sibling_groups(taxonomy: Taxonomy, stops: Sequence[str]) -> SiblingGroups:
 
 
 class Emb2Prob:
-    """Embeddings to calibrated probabilities on the tree (`emb2prob.onnx` gives raw scores among siblings)."""
+    """Embeddings to calibrated probabilities on the tree.
+
+    `emb2prob.onnx` gives each expert's scores of the slots; the calibration says how far each is believed.
+    """
 
     def __init__(
         self,
@@ -43,9 +47,7 @@ class Emb2Prob:
         self.groups = groups
         self.text_width = text_width
         self.image_width = image_width
-        self._temperatures = [
-            np.asarray(calibration.temperatures[modality], np.float32) for modality in MODALITIES
-        ]
+        self._slot_weights = [calibration.slot_weights(modality, groups) for modality in MODALITIES]
 
     @classmethod
     def open(
@@ -69,19 +71,23 @@ class Emb2Prob:
             ShapeError: widths or lengths that do not fit the model.
         """
         scores, modality = self.scores(text, image)
-        nodes = np.zeros((len(modality), int((~self.groups.is_here).sum())), np.float32)
-        for code, temperatures in enumerate(self._temperatures, start=1):
+        nodes = np.zeros((len(modality), self.groups.taxonomy.n_nodes), np.float32)
+        for code, slot_weights in enumerate(self._slot_weights, start=1):
             of_code = modality == code
             if of_code.all():
-                return Probabilities(self.groups.distribution(scores, temperatures), modality)
+                return Probabilities(self.groups.distribution(pooled_scores(scores, slot_weights)), modality)
             if of_code.any():
-                nodes[of_code] = self.groups.distribution(scores[of_code], temperatures)
+                pooled = pooled_scores([of_expert[of_code] for of_expert in scores], slot_weights)
+                nodes[of_code] = self.groups.distribution(pooled)
         return Probabilities(nodes, modality)
 
     def scores(
         self, text: Embedding | None, image: Embedding | None
-    ) -> tuple[NDArray[np.float32], NDArray[np.int8]]:
-        """Raw scores of the slots, shape (N, M), and what each row was scored from, as in `Probabilities`."""
+    ) -> tuple[list[NDArray[np.float32]], NDArray[np.int8]]:
+        """Each expert's raw scores of the slots, E arrays of (N, M), and what each row has, as in `Probabilities`.
+
+        An expert that lacks what it looks at scores zeros, which mean nothing; the calibration leaves it out.
+        """
         given = [e for e in (text, image) if e is not None]
         n = len(given[0].values) if given else 0
         feed: dict[str, NDArray[np.float32]] = {}
@@ -101,10 +107,8 @@ class Emb2Prob:
                     remedy="Take them from this model's own stages.",
                 )
             feed[name] = embedding.values
-            feed[f"{name}_present"] = embedding.present.astype(np.float32)[:, None]
             modality |= (embedding.present * np.int8(bit)).astype(np.int8)
-        (scores,) = self._session.run(None, feed)
-        return scores, modality
+        return self._session.run(None, feed), modality
 
 
 class Prob2Pred:
@@ -127,7 +131,7 @@ class ImageText2Prob:
         self.image2emb = image2emb
         self.emb2prob = emb2prob
 
-    def __call__(self, texts: Sequence[str | None], images: Sequence[Sequence[Image]]) -> Probabilities:
+    def __call__(self, texts: Sequence[str | None], images: Sequence[Sequence[Picture]]) -> Probabilities:
         """Probabilities of N products from N texts and the pictures of each."""
         text = self.text2emb(texts) if self.text2emb is not None else None
         image = self.image2emb(images) if self.image2emb is not None else None
@@ -156,7 +160,7 @@ class ImageText2Pred:
         self.prob2pred = prob2pred
 
     def __call__(
-        self, texts: Sequence[str | None], images: Sequence[Sequence[Image]], *, policy: Policy = DEEPEST
+        self, texts: Sequence[str | None], images: Sequence[Sequence[Picture]], *, policy: Policy = DEEPEST
     ) -> Predictions:
         """Decisions for N products from N texts and the pictures of each."""
         return self.prob2pred(self.imagetext2prob(texts, images), policy)

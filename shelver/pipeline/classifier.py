@@ -6,18 +6,17 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Final
-
-from PIL.Image import Image
 
 from shelver import registry
 from shelver.decide import DEEPEST, Policy, Predictions, Probabilities, concatenate
 from shelver.errors import InputError, ModelError
 from shelver.pipeline.answers import Emb2Prob, Prob2Pred, sibling_groups
-from shelver.pipeline.embeddings import Embedding, Image2Emb, Text2Emb, picture
+from shelver.pipeline.embedding import Embedding
+from shelver.pipeline.image import Image2Emb, Prepared
 from shelver.pipeline.session import available_cores
+from shelver.pipeline.text import Text2Emb
 from shelver.product import Product, TextSpec, text_of
 from shelver.registry import Manifest
 from shelver.taxonomy import Taxonomy
@@ -96,7 +95,7 @@ class Classifier:
         return cls(
             manifest,
             Text2Emb.open(path, text, threads=threads) if text else None,
-            Image2Emb.open(path / registry.IMAGE2EMB, image.spec, image.width, threads=threads) if image else None,
+            Image2Emb.open(path, image, threads=threads) if image else None,
             Emb2Prob.open(path, manifest, groups, threads=threads),
             Prob2Pred(taxonomy, groups),
         )
@@ -112,23 +111,23 @@ class Classifier:
         if self.text2emb is not None and self._text_spec is not None:
             text = self.text2emb([text_of(product, self._text_spec) for product in products])
         if self.image2emb is not None:
-            decoded, picture_errors = self.decode([product.images for product in products])
-            image = self.image2emb(decoded)
+            prepared, picture_errors = self.decode([product.images for product in products])
+            image = self.image2emb.embed_prepared(prepared)
         return Embedded(text, image, picture_errors)
 
-    def decode(self, pictures: Sequence[Sequence[bytes]]) -> tuple[list[list[Image]], tuple[str | None, ...]]:
-        """Decode the encoded pictures of N products, several at a time; unusable ones are left out and named."""
+    def decode(self, pictures: Sequence[Sequence[bytes]]) -> tuple[list[list[Prepared]], tuple[str | None, ...]]:
+        """Prepare the encoded pictures of N products, several at a time; unusable ones are left out and named."""
         assert self.image2emb is not None
-        one = partial(picture, spec=self.image2emb.spec)
+        one = self.image2emb.prepare
         flat = [data for of_one in pictures for data in of_one]
         results = iter(list(self._decoders.map(one, flat)) if len(flat) > 1 else [one(data) for data in flat])
-        images: list[list[Image]] = []
+        prepared: list[list[Prepared]] = []
         errors: list[str | None] = []
         for of_one in pictures:
             outcomes = [next(results) for _ in of_one]
-            images.append([outcome for outcome in outcomes if isinstance(outcome, Image)])
+            prepared.append([outcome for outcome in outcomes if isinstance(outcome, Prepared)])
             errors.append(next((outcome for outcome in outcomes if isinstance(outcome, str)), None))
-        return images, tuple(errors)
+        return prepared, tuple(errors)
 
     def __call__(self, products: Sequence[Product], *, policy: Policy = DEEPEST) -> Predictions:
         """Put N products on their shelves.

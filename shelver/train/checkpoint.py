@@ -16,15 +16,16 @@ from torch import Tensor, nn
 from shelver.calibrate import Calibration
 
 STATE: Final = "state.json"
-Phase = Literal["choose", "refit"]
+Phase = Literal["choose", "fold", "refit"]
 
 
 class Chosen(BaseModel):
-    """What the choosing phase found, for the refit and the export."""
+    """What the choosing phase found, for the refit and the export; `epochs` is `steps` in passes over products."""
 
     model_config = ConfigDict(frozen=True)
 
     steps: int
+    epochs: float
     calibration: Calibration
     validation: dict[str, float]
 
@@ -33,7 +34,8 @@ class Progress(BaseModel):
     """Where a training stands. Mutable; the loop owns it.
 
     Attributes:
-        phase: "choose" trains on train and judges on validation; "refit" trains on both.
+        phase: "choose" trains on train and judges on validation, "fold" holds a part of both out and is never
+            saved, "refit" trains on both.
         step: optimizer steps done in this phase.
         elapsed_s: seconds spent, over all runs and phases.
         phase_from_s: `elapsed_s` when the phase began.

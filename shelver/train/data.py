@@ -17,6 +17,8 @@ from shelver.pipeline import Embedding
 from shelver.product import TextSpec, text_of
 from shelver.train.embed import ImageEmbedder
 
+Vectors = NDArray[np.float16]
+
 Say = Callable[[str], None]
 """Receives a line for the person who waits."""
 
@@ -29,23 +31,48 @@ class Examples:
         texts: normalised texts, None where a product has none; N of them.
         image: picture embeddings, float16 (N, D_i), and presence; None where the model uses no pictures.
         node: labelled node in the catalog's taxonomy, shape (N,), int32.
+        value: business value, shape (N,), float32; NaN where unknown.
+        frozen: vectors of the texts from frozen encoders, float16 (N, D_f); None where there are none.
     """
 
     texts: list[str | None]
     image: Embedding | None
     node: NDArray[np.int32]
+    value: NDArray[np.float32]
+    frozen: Vectors | None = None
 
     def __len__(self) -> int:
         return len(self.node)
 
     def __add__(self, other: Examples) -> Examples:
-        image = None
+        image = frozen = None
         if self.image is not None and other.image is not None:
             image = Embedding(
                 np.concatenate([self.image.values, other.image.values]),
                 np.concatenate([self.image.present, other.image.present]),
             )
-        return Examples(self.texts + other.texts, image, np.concatenate([self.node, other.node]))
+        if self.frozen is not None and other.frozen is not None:
+            frozen = np.concatenate([self.frozen, other.frozen])
+        return Examples(
+            self.texts + other.texts,
+            image,
+            np.concatenate([self.node, other.node]),
+            np.concatenate([self.value, other.value]),
+            frozen,
+        )
+
+    def rows(self, rows: NDArray[np.intp]) -> Examples:
+        """Some of them, in the order of `rows`."""
+        image = None
+        if self.image is not None:
+            image = Embedding(self.image.values[rows], self.image.present[rows])
+        return Examples(
+            [self.texts[row] for row in rows.tolist()],
+            image,
+            self.node[rows],
+            self.value[rows],
+            None if self.frozen is None else self.frozen[rows],
+        )
 
 
 def read_examples(
@@ -69,6 +96,7 @@ def read_examples(
     """
     texts: list[str | None] = []
     nodes: list[str] = []
+    values: list[float] = []
     parts: list[Embedding] = []
     started = told = time.monotonic()
     n_read = 0
@@ -77,6 +105,7 @@ def read_examples(
         labelled = [p for p in products if p.node_id is not None]
         texts += [text_of(p, text) if text else None for p in labelled]
         nodes += [p.node_id for p in labelled if p.node_id is not None]
+        values += [p.value if p.value is not None else float("nan") for p in labelled]
         if embedder is not None:
             parts.append(embedder([p.images for p in labelled]))
         now = time.monotonic()
@@ -91,7 +120,7 @@ def read_examples(
             np.concatenate([p.values for p in parts] or [np.zeros((0, embedder.width), np.float16)]),
             np.concatenate([p.present for p in parts] or [np.zeros(0, np.bool_)]),
         )
-    return Examples(texts, image, catalog.taxonomy.indices(nodes))
+    return Examples(texts, image, catalog.taxonomy.indices(nodes), np.array(values, np.float32))
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,39 +128,65 @@ class Features:
     """Examples as the network takes them.
 
     Attributes:
-        ngrams: weighted n-grams of the texts; None where the model uses no texts.
-        text_present: shape (N,), bool.
+        ngrams: weighted n-grams of the texts; None where the model reads none.
+        frozen: as in `Examples`.
+        wide: the linear part's scores of the labels, without its bias, shape (N, C); None where it is not asked,
+            as in training, where it is done learning.
+        text_present: shape (N,), bool; False everywhere where the model uses no texts.
         image: as in `Examples`.
         node: shape (N,), int32.
+        weight: of each product in the loss, shape (N,), float32.
     """
 
     ngrams: Ngrams | None
+    frozen: Vectors | None
+    wide: NDArray[np.float32] | None
     text_present: NDArray[np.bool_]
     image: Embedding | None
     node: NDArray[np.int32]
+    weight: NDArray[np.float32]
 
     @classmethod
-    def of(cls, examples: Examples, vocabulary: Vocabulary | None) -> Features:
-        present = np.array([t is not None for t in examples.texts], dtype=np.bool_)
+    def of(
+        cls, examples: Examples, vocabulary: Vocabulary | None, weight: NDArray[np.float32] | None = None
+    ) -> Features:
+        uses_text = vocabulary is not None or examples.frozen is not None
+        present = np.array([t is not None and uses_text for t in examples.texts], dtype=np.bool_)
         ngrams = vocabulary.weigh([t or "" for t in examples.texts]) if vocabulary is not None else None
-        return cls(ngrams, present, examples.image, examples.node)
+        if weight is None:
+            weight = np.ones(len(examples), np.float32)
+        return cls(ngrams, examples.frozen, None, present, examples.image, examples.node, weight)
 
     def __len__(self) -> int:
         return len(self.node)
 
+    @property
+    def image_present(self) -> NDArray[np.bool_]:
+        """Shape (N,); False everywhere where the model uses no pictures."""
+        return self.image.present if self.image is not None else np.zeros(len(self), np.bool_)
+
     def usable(self) -> NDArray[np.intp]:
         """Rows that have something to learn from."""
-        has = self.text_present if self.ngrams is not None else np.zeros(len(self), np.bool_)
-        return np.flatnonzero(has | self.image.present if self.image is not None else has)
+        return np.flatnonzero(self.text_present | self.image_present)
 
 
-def take(ngrams: Ngrams, rows: NDArray[np.intp]) -> Ngrams:
-    """The bags of some rows, in their order."""
-    lengths = np.diff(ngrams.offsets)[rows]
-    offsets = np.zeros(len(rows) + 1, np.int64)
-    np.cumsum(lengths, out=offsets[1:])
-    source = np.arange(offsets[-1]) + np.repeat(ngrams.offsets[rows] - offsets[:-1], lengths)
-    return Ngrams(ngrams.ids[source], ngrams.weights[source], offsets)
+def weights_of(examples: Examples, *, balance: float, value_weight: float) -> NDArray[np.float32]:
+    """Weight of each product in the loss, shape (N,), 1 on average.
+
+    Args:
+        examples: the training products.
+        balance: a product whose label has n products weighs n ** -balance.
+        value_weight: a product of value v weighs v ** value_weight; an unknown value counts as the mean.
+    """
+    weight = np.ones(len(examples), np.float64)
+    if balance:
+        _, inverse, counts = np.unique(examples.node, return_inverse=True, return_counts=True)
+        weight *= counts[inverse] ** -balance
+    if value_weight and np.isfinite(examples.value).any():
+        value = np.where(np.isfinite(examples.value), examples.value, np.nanmean(examples.value))
+        weight *= np.maximum(value, 0.0) ** value_weight
+    scaled: NDArray[np.float32] = (weight / max(weight.mean(), 1e-12)).astype(np.float32)
+    return scaled
 
 
 def choose_image_spec(sizes_px: Sequence[tuple[int, int]]) -> ImageSpec:

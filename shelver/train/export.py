@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from shelver.errors import ParityError
 from shelver.pipeline import run_file
-from shelver.train.model import NgramTable, PaddedNgramTable, TreeHead
+from shelver.train.linear import Linear
+from shelver.train.model import Head, NgramTable
 
 PARITY_TOLERANCE: Final = 1e-4
 
@@ -28,17 +29,17 @@ def export(
     path: Path,
     probes: Sequence[Inputs],
     *,
-    output: str,
+    output: str | Sequence[str],
     dynamic: Mapping[str, Mapping[int, str]],
     tolerance: float = PARITY_TOLERANCE,
 ) -> float:
     """Write a module as one ONNX file, after proving that the file answers as torch does.
 
     Args:
-        module: takes the tensors of a probe by position, gives one tensor.
+        module: takes the tensors of a probe by position, gives one tensor, or a tuple of them.
         path: where to put the file. It appears under its name only when whole and proven.
         probes: inputs by name, in the module's order; the first one is traced, all are compared.
-        output: name of the output.
+        output: name of the output, or names of all.
         dynamic: for each input, the axes whose length is free, with a name for the length.
         tolerance: greatest absolute difference allowed.
 
@@ -50,14 +51,16 @@ def export(
     """
     module = module.eval()
     with torch.inference_mode():
-        expected = [module(*map(_tensor, probe.values())).numpy() for probe in probes]
+        expected = [_arrays(module(*map(_tensor, probe.values()))) for probe in probes]
     staged = path.with_name(path.name + ".partial")
     try:
-        _write(module, staged, probes[0], output, dynamic)
+        _write(module, staged, probes[0], [output] if isinstance(output, str) else list(output), dynamic)
         worst = 0.0
         for probe, wanted in zip(probes, expected, strict=True):
-            (got,) = run_file(staged, probe)
-            difference = float(np.abs(got - wanted).max(initial=0.0))
+            differences = [
+                np.abs(got - of_torch) for got, of_torch in zip(run_file(staged, probe), wanted, strict=True)
+            ]
+            difference = float(np.max([part.max(initial=0.0) for part in differences]))
             if not difference <= tolerance:  # also refuses NaN
                 raise ParityError(
                     f"{path.name}: ONNX Runtime and torch differ by {difference:.2e}",
@@ -71,12 +74,16 @@ def export(
     return worst
 
 
+def _arrays(answer: Tensor | tuple[Tensor, ...]) -> list[NDArray[Any]]:
+    return [part.numpy() for part in (answer if isinstance(answer, tuple) else (answer,))]
+
+
 def _tensor(array: NDArray[Any]) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(array))
 
 
 def _write(
-    module: nn.Module, path: Path, probe: Inputs, output: str, dynamic: Mapping[str, Mapping[int, str]]
+    module: nn.Module, path: Path, probe: Inputs, outputs: list[str], dynamic: Mapping[str, Mapping[int, str]]
 ) -> None:
     dims: dict[str, Any] = {}
     shapes = []
@@ -90,7 +97,7 @@ def _write(
             dynamo=True,
             verbose=False,
             input_names=list(probe),
-            output_names=[output],
+            output_names=outputs,
             dynamic_shapes=tuple(shapes),
         )
         assert program is not None
@@ -119,56 +126,80 @@ def _quiet() -> Iterator[None]:
             logger.setLevel(level)
 
 
-def export_text(table: NgramTable, path: Path) -> float:
-    """Write `text2emb.onnx`: ids int64 (N, T) and weights float32 (N, T) → embedding (N, D_t)."""
-    n_features = table.bag.num_embeddings
+class PaddedBag(nn.Module):
+    """The weighted sum of table rows over rectangles: ONNX has no embedding bag."""
+
+    def __init__(self, table: Tensor) -> None:
+        super().__init__()
+        self.table = nn.Parameter(table, requires_grad=False)
+
+    def forward(self, ids: Tensor, weights: Tensor) -> Tensor:
+        """ids (N, T), weights (N, T) with 0 for padding → (N, width)."""
+        return torch.bmm(weights.unsqueeze(1), self.table[ids]).squeeze(1)
+
+
+def export_ngrams(table: NgramTable | None, linear: Linear | None, path: Path) -> float:
+    """Write an n-gram part: ids int64 (N, T) and weights float32 (N, T) → embedding (N, width).
+
+    The learned vectors and the linear part's weights of an n-gram stand side by side, so that one gather fetches
+    both.
+    """
+    sides = [] if table is None else [table.bag.weight.detach().cpu()]
+    if linear is not None:
+        sides.append(torch.from_numpy(linear.weight))
+    rows = torch.cat(sides, dim=1)
     rng = np.random.default_rng(0)
     probes: list[Inputs] = []
     for n, width in ((3, 7), (1, 1), (5, 40)):
         weights = rng.random((n, width), np.float32)
         weights[:, width // 2 + 1 :] = 0
-        probes.append({"ids": rng.integers(0, n_features, (n, width)), "weights": weights})
+        probes.append({"ids": rng.integers(0, len(rows), (n, width)), "weights": weights})
     free = {0: "products", 1: "ngrams"}
+    return export(PaddedBag(rows), path, probes, output="embedding", dynamic={"ids": free, "weights": free})
+
+
+def export_head(
+    head: Head,
+    path: Path,
+    *,
+    text: NDArray[np.float32] | None,
+    image: NDArray[np.float32] | None,
+) -> float:
+    """Write `emb2prob.onnx`: text (N, D_t) and image (N, D_i) → scores (N, M) of each expert.
+
+    Args:
+        head: the experts.
+        path: where to put the file.
+        text, image: some embeddings as the model gives them, to compare the file with torch on; None where the
+            model does without.
+    """
+    given = {name: values for name, values in (("text", text), ("image", image)) if values is not None}
+    n = len(next(iter(given.values())))
+    probes: list[Inputs] = [
+        {name: values[: max(n // part, 1)] for name, values in given.items()} for part in (2, n, 1)
+    ]
+    module: nn.Module = head
+    if len(given) == 1:
+        module = _OneModality(head, is_text=text is not None)
+    free = {0: "products"}
     return export(
-        PaddedNgramTable(table), path, probes, output="embedding", dynamic={"ids": free, "weights": free}
+        module,
+        path,
+        probes,
+        output=[f"scores_{name}" for name in head.named()],
+        dynamic=dict.fromkeys(given, free),
     )
 
 
-def export_head(head: TreeHead, path: Path, *, text_width: int | None, image_width: int | None) -> float:
-    """Write `emb2prob.onnx`: embeddings and presence, as far as the model uses them → scores (N, M)."""
-    rng = np.random.default_rng(0)
-    probes: list[Inputs] = []
-    for n in (4, 1, 9):
-        probe: dict[str, NDArray[Any]] = {}
-        for name, width in (("text", text_width), ("image", image_width)):
-            if width is None:
-                continue
-            probe[name] = rng.random((n, width), np.float32)
-            if name == "image" and head.image is not None:
-                # As wide as the pictures that were seen: a feature that hardly varied is scaled up a thousandfold,
-                # and any other value of it would make scores so large that only their rounding was compared.
-                standard = rng.standard_normal((n, width), np.float32)
-                probe[name] = head.image.mean.numpy() + standard / head.image.scale.numpy()
-            probe[f"{name}_present"] = (rng.random((n, 1)) < 0.7).astype(np.float32)
-        probes.append(probe)
-    free = {0: "products"}
-    module: nn.Module = head
-    if text_width is None or image_width is None:
-        module = _OneModality(head, is_text=text_width is not None)
-    return export(module, path, probes, output="scores", dynamic=dict.fromkeys(probes[0], free))
-
-
 class _OneModality(nn.Module):
-    """A head with one branch as a module of two inputs; the exporter takes no None."""
+    """A head that looks at one thing only as a module of one input; the exporter takes no None."""
 
-    def __init__(self, head: TreeHead, *, is_text: bool) -> None:
+    def __init__(self, head: Head, *, is_text: bool) -> None:
         super().__init__()
         self.head = head
         self.is_text = is_text
 
-    def forward(self, values: Tensor, present: Tensor) -> Tensor:
-        """(N, D), (N, 1) → (N, M)."""
-        scores: Tensor = (
-            self.head(values, present, None, None) if self.is_text else self.head(None, None, values, present)
-        )
+    def forward(self, values: Tensor) -> tuple[Tensor, ...]:
+        """(N, D) → as many (N, M) as there are experts."""
+        scores: tuple[Tensor, ...] = self.head(values, None) if self.is_text else self.head(None, values)
         return scores

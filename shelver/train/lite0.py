@@ -202,7 +202,9 @@ def _checked_bytes(file: Path) -> bytes:
     return data
 
 
-def export_lite0(path: Path, height_px: int, width_px: int, *, tolerance: float = PARITY_TOLERANCE) -> float:
+def export_lite0(
+    path: Path, height_px: int, width_px: int, *, tolerance: float = PARITY_TOLERANCE, model: Lite0 | None = None
+) -> float:
     """Write the encoder as one ONNX file, after proving that the file answers as torch does.
 
     The file takes float32 `pixels` (N, 3, height_px, width_px), N free, and gives float32 `embedding`
@@ -213,6 +215,7 @@ def export_lite0(path: Path, height_px: int, width_px: int, *, tolerance: float 
         height_px: a multiple of 32.
         width_px: a multiple of 32.
         tolerance: greatest absolute difference allowed.
+        model: a fine-tuned encoder; the ImageNet encoder by default.
 
     Returns:
         The greatest absolute difference between the file and torch over random and drawn pictures.
@@ -224,7 +227,7 @@ def export_lite0(path: Path, height_px: int, width_px: int, *, tolerance: float 
         ShapeError: the size is not a multiple of 32.
     """
     return export(
-        load_lite0(),
+        load_lite0() if model is None else model,
         path,
         [{"pixels": probe} for probe in _probes(height_px, width_px)],
         output="embedding",

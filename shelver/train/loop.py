@@ -7,7 +7,7 @@ dropout from (seed, step). A resumed run therefore continues exactly as the unbr
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -16,12 +16,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from shelver.calibrate import Calibration
 from shelver.taxonomy import SiblingGroups
+from shelver.train import workers
 from shelver.train.checkpoint import Checkpoints, Progress, Stopwatch
 from shelver.train.config import TrainConfig
-from shelver.train.data import Features, Say, take
-from shelver.train.losses import TreeLoss
-from shelver.train.model import ProductModel
+from shelver.train.data import Features, Say
+from shelver.train.fusion import HeldOut, judge
+from shelver.train.losses import LevelsLoss, TreeLoss
+from shelver.train.model import JointExpert, ProductModel
 from shelver.train.optim import RowAdagrad
 from shelver.train.runlog import RunLog
 
@@ -48,48 +51,42 @@ def n_steps_per_epoch(n_products: int, batch_size: int) -> int:
 
 
 def optimizers_for(model: ProductModel, config: TrainConfig) -> list[torch.optim.Optimizer]:
-    """Row-wise Adagrad for the n-gram table, AdamW for the rest."""
+    """AdamW for the head, row-wise Adagrad for the n-gram table; what has nothing to learn gets none."""
+    optimizers: list[torch.optim.Optimizer] = []
     rest = [p for name, p in model.named_parameters() if not name.startswith("table.")]
-    optimizers: list[torch.optim.Optimizer] = [
-        torch.optim.AdamW(rest, lr=config.lr, weight_decay=config.weight_decay, fused=True)
-    ]
+    if rest:
+        fused = torch.optim.AdamW(rest, lr=config.lr, weight_decay=config.weight_decay, fused=True)
+        fused.param_groups[0]["peak"] = config.lr
+        optimizers.append(fused)
     if model.table is not None:
-        optimizers.append(RowAdagrad(model.table.parameters(), lr=config.table_lr))
+        adagrad = RowAdagrad(model.table.parameters(), lr=config.table_lr)
+        adagrad.param_groups[0]["peak"] = config.table_lr
+        optimizers.append(adagrad)
     return optimizers
 
 
-def forward(
-    model: ProductModel,
-    features: Features,
-    rows: NDArray[np.intp],
-    text_present: NDArray[np.bool_],
-    image_present: NDArray[np.bool_],
-    *,
-    ngram_dropout: float = 0.0,
-) -> Tensor:
-    """Scores of some rows, shape (n, M), as if only what `*_present` says were there."""
-    text = text_mask = image = image_mask = None
+def embed(
+    model: ProductModel, features: Features, rows: NDArray[np.intp], *, ngram_dropout: float = 0.0
+) -> tuple[Tensor | None, Tensor | None]:
+    """Text embeddings (n, D_t), columns as in `text_columns`, and picture embeddings (n, D_i) of some rows."""
+    device = model.device
+    parts: list[Tensor] = []
+    if features.frozen is not None:
+        parts.append(torch.from_numpy(features.frozen[rows].astype(np.float32)).to(device))
     if model.table is not None and features.ngrams is not None:
-        bags = take(features.ngrams, rows)
-        weights = torch.from_numpy(bags.weights)
+        bags = features.ngrams.rows(rows)
+        weights = torch.from_numpy(bags.weights).to(device)
         if ngram_dropout:
             kept = (torch.rand_like(weights) >= ngram_dropout).to(weights.dtype)
             weights = weights * kept / (1.0 - ngram_dropout)
-        text = model.table(torch.from_numpy(bags.ids).long(), weights, torch.from_numpy(bags.offsets))
-        text_mask = torch.from_numpy(text_present.astype(np.float32))[:, None]
-    if model.head.image is not None and features.image is not None:
-        image = torch.from_numpy(features.image.values[rows].astype(np.float32))
-        image_mask = torch.from_numpy(image_present.astype(np.float32))[:, None]
-    scores: Tensor = model.head(text, text_mask, image, image_mask)
-    return scores
-
-
-def presence(features: Features, rows: NDArray[np.intp]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """What the rows have and the model uses: (text, image), each (n,)."""
-    none = np.zeros(len(rows), np.bool_)
-    text = features.text_present[rows] if features.ngrams is not None else none
-    image = features.image.present[rows] if features.image is not None else none
-    return text, image
+        ids = torch.from_numpy(bags.ids).long().to(device)
+        parts.append(model.table(ids, weights, torch.from_numpy(bags.offsets).to(device)))
+    if features.wide is not None:
+        parts.append(torch.from_numpy(features.wide[rows]).to(device))
+    image = None
+    if features.image is not None:
+        image = torch.from_numpy(features.image.values[rows].astype(np.float32)).to(device)
+    return torch.cat(parts, dim=1) if parts else None, image
 
 
 def train_phase(
@@ -99,54 +96,58 @@ def train_phase(
     groups: SiblingGroups,
     config: TrainConfig,
     *,
+    loss_of: TreeLoss | LevelsLoss,
+    by: Calibration,
     batch_size: int,
     planned_steps: int,
     stop_at: int,
     deadline: Deadline | None,
     progress: Progress,
     watch: Stopwatch,
-    checkpoints: Checkpoints,
-    log: RunLog,
+    checkpoints: Checkpoints | None,
+    log: RunLog | None,
     say: Say,
 ) -> None:
     """Train until `stop_at` steps, the deadline, or no more progress on validation.
 
     Args:
-        model: built from the seed; restored from the checkpoint where there is one. With validation it holds the
-            best weights at the end, without the last.
+        model: built from the seed; restored from the checkpoint where there is one. At the end it holds the last
+            weights, or with patience and validation the best ones.
         train: what is learned from.
         validation: what early stopping looks at after each epoch, or None.
         groups: the tree's slots.
         config: learning rates, dropout and so on.
+        loss_of: the loss of an expert's scores.
+        by: weights of the experts when early stopping looks at them together.
         batch_size: products a step.
         planned_steps: the learning rate falls to zero over so many.
         stop_at: steps after which to stop, at most `planned_steps`.
         deadline: the clock's limit; the learning rate then falls with whichever is further on.
         progress: where the phase stands; updated.
         watch: the training's clock.
-        checkpoints: where it is saved.
-        log: the run's record.
+        checkpoints: where it is saved; None for a phase that is done again after a kill.
+        log: the run's record; None keeps none.
         say: told about rate and time left.
     """
     optimizers = optimizers_for(model, config)
-    peaks = [config.lr, config.table_lr][: len(optimizers)]
-    checkpoints.restore(model, optimizers)
+    if checkpoints is not None:
+        checkpoints.restore(model, optimizers)
     usable = train.usable()
     per_epoch = n_steps_per_epoch(len(usable), batch_size)
-    loss_of = TreeLoss(groups)
+    loss_of = loss_of.to(model.device)
     first_step = progress.step
     begun = told = saved = time.monotonic()
     order: NDArray[np.intp] = usable
     epoch_of_order = -1
     loss_sum, loss_n = 0.0, 0
     phase = progress.phase
-    salt = 0 if phase == "choose" else 1
+    salt = 1 if phase == "refit" else 0
 
     def share_done() -> float:
         done = progress.step / planned_steps
         if deadline is not None:
             done = max(done, (watch.elapsed_s() - deadline.from_s) / max(deadline.at_s - deadline.from_s, 1e-9))
-        return min(done, 1.0)
+        return min(workers.agree(done), 1.0)
 
     def out_of_patience() -> bool:
         return bool(config.patience) and progress.bad_epochs >= config.patience
@@ -156,10 +157,11 @@ def train_phase(
         if epoch != epoch_of_order:
             order = np.random.default_rng((config.seed, salt, epoch)).permutation(usable)
             epoch_of_order = epoch
-        rows = order[at * batch_size : (at + 1) * batch_size]
+        rows = workers.share(order[at * batch_size : (at + 1) * batch_size])
         done = share_done()
-        for optimizer, peak in zip(optimizers, peaks, strict=True):
-            optimizer.param_groups[0]["lr"] = peak * max(min(done / WARM_UP, 1.0) * (1.0 - done), 1e-3)
+        for optimizer in optimizers:
+            of_all = optimizer.param_groups[0]
+            of_all["lr"] = of_all["peak"] * max(min(done / WARM_UP, 1.0) * (1.0 - done), 1e-3)
 
         loss_sum += _step(model, optimizers, train, rows, config, loss_of, (config.seed, salt, progress.step))
         loss_n += 1
@@ -180,19 +182,21 @@ def train_phase(
             figures = {"epoch": progress.step / per_epoch, "train_loss": loss_sum / max(loss_n, 1)}
             loss_sum, loss_n = 0.0, 0
             if validation is not None:
-                judged = judge(model, validation, groups)
+                judged = judge(held_out(model, validation), groups, by)
                 figures |= {f"validation_{name}": value for name, value in judged.items()}
                 _note_best(progress, judged["accuracy"], judged["loss"])
                 say(
                     f"{phase}: epoch {epoch + 1} done, validation accuracy {judged['accuracy']:.4f}, "
                     f"loss {judged['loss']:.3f}"
                 )
-            log.row(progress.step, figures)
-        if ended or now - saved > CHECKPOINT_EVERY_S:
+            if log is not None:
+                log.row(progress.step, figures)
+        if (ended or now - saved > CHECKPOINT_EVERY_S) and checkpoints is not None and not workers.rank():
             saved = now
             progress.elapsed_s = watch.elapsed_s()
             checkpoints.save(progress, model, optimizers)
-    if validation is not None:
+    if validation is not None and checkpoints is not None and config.patience:
+        workers.meet()  # the first one has saved them
         checkpoints.load_best(model)
 
 
@@ -211,26 +215,41 @@ def _step(
     train: Features,
     rows: NDArray[np.intp],
     config: TrainConfig,
-    loss_of: Callable[[Tensor, Tensor], Tensor],
+    loss_of: TreeLoss | LevelsLoss,
     key: tuple[int, int, int],
 ) -> float:
-    rng = np.random.default_rng((*key, 1))
+    rng = np.random.default_rng((*key, 1 + workers.rank()))
     torch.manual_seed(int(rng.integers(1 << 62)))
-    text, image = presence(train, rows)
-    hide = rng.random(len(rows))
-    both = text & image
-    text = text & ~(both & (hide < config.drop_text))
-    image = image & ~(both & (hide >= 1.0 - config.drop_image))
     model.train()
-    scores = forward(model, train, rows, text, image, ngram_dropout=config.ngram_dropout)
-    loss = loss_of(scores, torch.from_numpy(train.node[rows].astype(np.int64))).mean()
+    device = model.device
+    # Losses stay in full precision; autocast keeps them so.
+    with torch.autocast(device.type, enabled=device.type != "cpu"):
+        text, image = embed(model, train, rows, ngram_dropout=config.ngram_dropout)
+        node = torch.from_numpy(train.node[rows].astype(np.int64)).to(device)
+        has = {"text": train.text_present[rows], "image": train.image_present[rows]}
+        has["both"] = has["text"] & has["image"]
+        total = torch.zeros((), device=device)
+        for expert in model.head.learning():
+            # Each expert learns from the products that have what it looks at, and from nothing else.
+            weight = torch.from_numpy(train.weight[rows] * has[expert.needs]).to(device)
+            if isinstance(expert, JointExpert):
+                hide = rng.random((len(rows), 1), np.float32)
+                text_shown = torch.from_numpy((hide >= config.drop_text).astype(np.float32)).to(device)
+                image_shown = torch.from_numpy((hide < 1.0 - config.drop_image).astype(np.float32)).to(device)
+                scores = expert(text, image, text_shown, image_shown)
+            else:
+                scores = expert(text, image)
+            # Of all processes' products, so that several learn what one would.
+            per_process = workers.total(weight.sum()).clamp(min=1.0) / workers.count()
+            total = total + (loss_of(scores.float(), node) * weight).sum() / per_process
     for optimizer in optimizers:
         optimizer.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
+    total.backward()  # type: ignore[no-untyped-call]
+    workers.average_gradients(model)
     torch.nn.utils.clip_grad_norm_(model.head.parameters(), MAX_GRADIENT_NORM)
     for optimizer in optimizers:
         optimizer.step()
-    return loss.item()
+    return total.item()
 
 
 def judged_rows(features: Features) -> NDArray[np.intp]:
@@ -239,26 +258,16 @@ def judged_rows(features: Features) -> NDArray[np.intp]:
     return rows[:: -(-len(rows) // MAX_JUDGED)] if len(rows) > MAX_JUDGED else rows
 
 
-def scores_of(model: ProductModel, features: Features, rows: NDArray[np.intp]) -> NDArray[np.float32]:
-    """Scores of rows in evaluation mode, shape (n, M)."""
-    model.eval()
-    parts = []
-    with torch.inference_mode():
-        for start in range(0, len(rows), JUDGE_BATCH):
-            batch = rows[start : start + JUDGE_BATCH]
-            parts.append(forward(model, features, batch, *presence(features, batch)).numpy())
-    return np.concatenate(parts)
-
-
-def judge(model: ProductModel, features: Features, groups: SiblingGroups) -> dict[str, float]:
-    """Accuracy of the most probable place, and mean negative log likelihood, of products as they are."""
+def held_out(model: ProductModel, features: Features) -> Iterator[HeldOut]:
+    """What the experts say of held-out products, a batch at a time."""
     rows = judged_rows(features)
-    right, loss = 0, 0.0
+    model.eval()
     for start in range(0, len(rows), JUDGE_BATCH):
         batch = rows[start : start + JUDGE_BATCH]
-        places = groups.here(groups.distribution(scores_of(model, features, batch)))
-        node = features.node[batch]
-        right += int((places.argmax(axis=1) == node).sum())
-        # A label at an inner node where training saw no stop has probability 0 here; the floor bounds its loss.
-        loss -= float(np.log(np.maximum(places[np.arange(len(batch)), node], 1e-9)).sum())
-    return {"accuracy": right / max(len(rows), 1), "loss": loss / max(len(rows), 1)}
+        with torch.inference_mode():
+            text, image = embed(model, features, batch)
+            # Without the linear part's columns only those that learn step by step can be asked.
+            experts = model.head.learning() if features.wide is None else model.head.named().values()
+            scores = [expert(text, image).float().cpu().numpy() for expert in experts]
+        modality = (features.text_present[batch] + 2 * features.image_present[batch]).astype(np.int8)
+        yield HeldOut(scores, features.node[batch], modality)

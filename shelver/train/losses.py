@@ -1,11 +1,15 @@
-"""The loss of the tree head: how surprised it is at every turn of the way down to the label."""
+"""The losses of the two heads: how surprised a head is at every turn of the way down to the label."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from shelver.taxonomy import SiblingGroups
+from shelver.train.model import HeadKind, level_sizes
 
 
 class TreeLoss(nn.Module):
@@ -13,17 +17,28 @@ class TreeLoss(nn.Module):
 
     P(label) is the product of the conditional probabilities along its path, so its negative logarithm is the sum
     over the levels of `logsumexp(siblings) - score`. Only the sibling groups on the path are touched.
+
+    Args:
+        groups: the slots' sibling groups.
+        level_weights: of the levels' parts, L of them; None weighs all 1.
+        smoothing: share of a label's weight that is spread evenly over it and its siblings, in [0, 1).
     """
 
     start: Tensor
     size: Tensor
     slot_group: Tensor
     target_slots: Tensor
+    level_weights: Tensor
 
-    def __init__(self, groups: SiblingGroups) -> None:
+    def __init__(
+        self, groups: SiblingGroups, *, level_weights: Sequence[float] | None = None, smoothing: float = 0.0
+    ) -> None:
         super().__init__()
         for name in ("start", "size", "slot_group", "target_slots"):
             self.register_buffer(name, torch.tensor(getattr(groups, name), dtype=torch.int64), persistent=False)
+        weights = torch.tensor(level_weights or [1.0] * groups.taxonomy.n_levels, dtype=torch.float32)
+        self.register_buffer("level_weights", weights, persistent=False)
+        self.smoothing = smoothing
 
     def forward(self, scores: Tensor, nodes: Tensor) -> Tensor:
         """Loss of each product.
@@ -38,7 +53,8 @@ class TreeLoss(nn.Module):
         slots = self.target_slots[nodes]
         # Everyone's first turn is in the same group, the first: a slice, not a gather.
         first = scores[:, : int(self.size[0])]
-        total = torch.logsumexp(first, dim=1) - first.gather(1, slots[:, :1]).squeeze(1)
+        total = F.cross_entropy(first, slots[:, 0], reduction="none", label_smoothing=self.smoothing)
+        total = total * self.level_weights[0]
 
         # All later turns of all products at once, so that the backward pass fills one gradient, not one a level.
         rows, columns = torch.nonzero(slots[:, 1:] >= 0, as_tuple=True)
@@ -51,6 +67,54 @@ class TreeLoss(nn.Module):
         inside = offset < size[:, None]
         index = rows[:, None] * scores.shape[1] + torch.where(inside, start[:, None] + offset, start[:, None])
         siblings = scores.reshape(-1).index_select(0, index.reshape(-1)).reshape(index.shape)
-        siblings = siblings.masked_fill(~inside, -torch.inf)
-        chosen = siblings.gather(1, (slot - start)[:, None]).squeeze(1)
-        return total.index_add(0, rows, torch.logsumexp(siblings, dim=1) - chosen)
+        target = siblings.gather(1, (slot - start)[:, None]).squeeze(1)
+        if self.smoothing:
+            mean = siblings.masked_fill(~inside, 0.0).sum(dim=1) / size
+            target = (1.0 - self.smoothing) * target + self.smoothing * mean
+        surprise = torch.logsumexp(siblings.masked_fill(~inside, -torch.inf), dim=1) - target
+        return total.index_add(0, rows, surprise * self.level_weights[columns + 1])
+
+
+class LevelsLoss(nn.Module):
+    """Cross entropy of the label's ancestor at each level, among all slots of that level, whatever their parents.
+
+    Args:
+        groups, level_weights, smoothing: as in `TreeLoss`.
+    """
+
+    target_slots: Tensor
+
+    def __init__(
+        self, groups: SiblingGroups, *, level_weights: Sequence[float] | None = None, smoothing: float = 0.0
+    ) -> None:
+        super().__init__()
+        self.register_buffer(
+            "target_slots", torch.tensor(groups.target_slots, dtype=torch.int64), persistent=False
+        )
+        self.sizes = level_sizes(groups)
+        self.level_weights = list(level_weights or [1.0] * len(self.sizes))
+        self.smoothing = smoothing
+
+    def forward(self, scores: Tensor, nodes: Tensor) -> Tensor:
+        """Loss of each product; shapes as in `TreeLoss.forward`."""
+        slots = self.target_slots[nodes]
+        total = scores.new_zeros(len(scores))
+        first = 0
+        for level, size in enumerate(self.sizes):
+            at = slots[:, level]
+            # -100 is torch's mark for rows that have no label; their part of the loss is 0.
+            target = torch.where(at >= 0, at - first, -100)
+            of_level = scores[:, first : first + size]
+            total = total + self.level_weights[level] * F.cross_entropy(
+                of_level, target, reduction="none", label_smoothing=self.smoothing
+            )
+            first += size
+        return total
+
+
+def loss_for(
+    kind: HeadKind, groups: SiblingGroups, *, level_weights: Sequence[float] | None, smoothing: float
+) -> TreeLoss | LevelsLoss:
+    """The loss of a kind of head."""
+    of_kind = TreeLoss if kind == "tree" else LevelsLoss
+    return of_kind(groups, level_weights=level_weights, smoothing=smoothing)

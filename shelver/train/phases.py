@@ -1,7 +1,12 @@
-"""The two phases of learning: choose on validation, then perhaps refit on everything."""
+"""How a model is learned: choose on products that are held out, then perhaps learn again from all of them.
+
+Large catalogs hold their validation split out. Small ones are cut into folds, each held out in turn, so that every
+labelled product helps to choose. Chosen are the number of steps and how far each expert is believed.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -10,17 +15,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from shelver.calibrate import MODALITIES, Calibration, Modality, TemperatureFit
+from shelver.calibrate import Calibration, Modality
 from shelver.errors import CatalogError, ConfigError
-from shelver.ngrams import Vocabulary
 from shelver.pipeline import sibling_groups
-from shelver.registry import ImageStage, TextStage
 from shelver.taxonomy import SiblingGroups, Taxonomy
+from shelver.train import workers
+from shelver.train.build import Built, Plan, build, fit_sentence, fit_vocabulary, fit_wide
 from shelver.train.checkpoint import Checkpoints, Chosen, Progress, Stopwatch
 from shelver.train.config import TrainConfig
-from shelver.train.data import Examples, Features, Say
-from shelver.train.loop import JUDGE_BATCH, Deadline, judge, judged_rows, n_steps_per_epoch, scores_of, train_phase
-from shelver.train.model import ImageBranch, NgramTable, ProductModel, TextBranch, TreeHead
+from shelver.train.data import Examples, Features, Say, weights_of
+from shelver.train.fusion import HeldOut, fit_calibration, judge
+from shelver.train.loop import Deadline, held_out, n_steps_per_epoch, train_phase
+from shelver.train.losses import loss_for
 from shelver.train.runlog import RunLog
 
 EXPORT_RESERVE_S: Final = 15.0
@@ -29,18 +35,13 @@ EXPORT_RESERVE_SHARE: Final = 0.08
 two, and of a short limit a quarter."""
 CHOOSE_SHARE: Final = 0.45
 """What the choosing phase may take of the time when a refit on more products follows."""
-FEW_TEXTS: Final = 2_000
-"""Below this many texts, n-grams that occur once are kept too."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
     """A trained model with all that its export needs; `nodes` are the labels that it learned from."""
 
-    model: ProductModel
-    vocabulary: Vocabulary | None
-    text: TextStage | None
-    image: ImageStage | None
+    built: Built
     groups: SiblingGroups
     nodes: NDArray[np.int32]
     chosen: Chosen
@@ -48,121 +49,191 @@ class Fitted:
 
 @dataclass(frozen=True, slots=True)
 class Trainer:
-    """The two phases of learning: choose on validation, then perhaps refit on everything."""
+    """What stays the same from phase to phase."""
 
     config: TrainConfig
-    text: TextStage | None
-    image: ImageStage | None
+    plan: Plan
+    tree: Taxonomy
+    folds: int
+    refit: bool
+    epochs: int
     checkpoints: Checkpoints
     watch: Stopwatch
     run: Path
+    device: torch.device
     say: Say
 
-    def learn(self, learned: Examples, held: Examples, tree: Taxonomy, progress: Progress) -> Fitted:
-        config = self.config
-        refit = config.refit and len(held) > 0
-        nodes = learned.node if not refit else np.concatenate([learned.node, held.node])
-        groups = _groups(tree, nodes)
-        n_usable = self._n_usable(learned)
-        batch_size = config.batch_size or _batch_size(n_usable)
-        planned = config.epochs * n_steps_per_epoch(n_usable, batch_size)
-        if progress.phase == "choose":
-            model, vocabulary, validation = self._phase(
-                learned,
-                held,
-                groups,
-                progress,
-                planned=planned,
-                stop_at=planned,
-                share=CHOOSE_SHARE if refit else 1.0,
-                batch_size=batch_size,
-            )
-            found = self._calibrate(model, validation, groups, tree, progress)
-            if not refit:
-                return Fitted(model, vocabulary, self.text, self.image, groups, nodes, found)
+    def learn(self, learned: Examples, held: Examples, progress: Progress) -> Fitted:
+        """Learn from `learned` while `held` decides, then perhaps from both."""
+        everything = learned + held
+        refit = self.folds > 0 or (self.refit and len(held) > 0)
+        nodes = everything.node if refit else learned.node
+        _n_usable(learned, self.plan)
+        fit = _Phase(self, _groups(self.tree, nodes), np.unique(nodes))
+        if progress.phase != "refit":
+            if self.folds:
+                found = self._cross_validate(fit, everything)
+            else:
+                built, validation = fit.run(learned, held, progress, share=CHOOSE_SHARE if refit else 1.0)
+                found = self._choose(built, validation, fit, progress)
+                if not refit:
+                    return Fitted(built, fit.groups, nodes, found)
             progress = Progress(phase="refit", elapsed_s=self.watch.elapsed_s(), chosen=found)
-            self.checkpoints.begin(progress)
+            if workers.rank() == 0:
+                self.checkpoints.begin(progress)
+            workers.meet()  # nobody may find the weights of the phase before
         chosen = progress.chosen
         assert chosen is not None
-        self.say(f"refitting on train and validation for the {chosen.steps:,} steps that validation chose")
-        model, vocabulary, _ = self._phase(
-            learned + held,
-            None,
-            groups,
-            progress,
-            # Under a time limit the learning rate fell to zero by the clock, so it has to by the steps now.
-            planned=planned if config.time_limit_s is None else chosen.steps,
-            stop_at=chosen.steps,
-            share=1.0,
-            batch_size=batch_size,
+        self.say(f"learning again from train and validation together, {len(everything):,} products")
+        # Under a time limit the learning rate fell to zero by the clock, so it has to by the steps now.
+        steps = chosen.steps if self.config.time_limit_s is not None and chosen.steps else None
+        built, _ = fit.run(everything, None, progress, epochs=chosen.epochs, steps=steps)
+        return Fitted(built, fit.groups, nodes, chosen)
+
+    def _cross_validate(self, fit: _Phase, everything: Examples) -> Chosen:
+        """Hold each fold out in turn; a killed run starts the folds anew, as they take seconds."""
+        fold_of = np.random.default_rng((self.config.seed, 3)).permutation(len(everything)) % self.folds
+        seen: list[HeldOut] = []
+        experts: dict[str, Modality] = {}
+        for fold in range(self.folds):
+            self.say(f"cross-validation: fold {fold + 1} of {self.folds}")
+            rest = everything.rows(np.flatnonzero(fold_of != fold))
+            held = everything.rows(np.flatnonzero(fold_of == fold))
+            built, validation = fit.run(rest, held, None)
+            experts = {name: expert.needs for name, expert in built.model.head.named().items()}
+            if validation is not None:
+                seen += held_out(built.model, validation)
+        calibration, said = fit_calibration(lambda: seen, experts, fit.groups, self.plan.fusion)
+        for sentence in said:
+            self.say(sentence)
+        return Chosen(
+            steps=0,
+            epochs=float(self.epochs),
+            calibration=calibration,
+            validation=judge(seen, fit.groups, calibration),
         )
-        return Fitted(model, vocabulary, self.text, self.image, groups, nodes, chosen)
 
-    def _n_usable(self, examples: Examples) -> int:
-        has = np.array([t is not None and self.text is not None for t in examples.texts], np.bool_)
-        n = int(np.count_nonzero(has if examples.image is None else has | examples.image.present))
-        if not n:
-            raise CatalogError(
-                f"none of the {len(examples):,} labelled products in train has a text or a picture to learn from",
-                allowed="a train split with texts, or with pictures that can be decoded",
-                remedy="Look at `shelver describe`, and check the mapping and the encoders that you chose.",
-            )
-        return n
+    def _choose(self, built: Built, validation: Features | None, fit: _Phase, progress: Progress) -> Chosen:
+        experts = {name: expert.needs for name, expert in built.model.head.named().items()}
+        steps = (progress.best_step if self.config.patience else None) or progress.step
+        epochs = steps / fit.per_epoch
+        if validation is None:
+            self.say("no validation split: trained for all epochs, and the confidence is not calibrated")
+            even = Calibration.even(experts, self.tree.n_levels)
+            return Chosen(steps=steps, epochs=epochs, calibration=even, validation={})
 
-    def _phase(
+        def batches() -> Iterator[HeldOut]:
+            return held_out(built.model, validation)
+
+        calibration, said = fit_calibration(batches, experts, fit.groups, self.plan.fusion)
+        for sentence in said:
+            self.say(sentence)
+        figures = judge(batches(), fit.groups, calibration)
+        return Chosen(steps=steps, epochs=epochs, calibration=calibration, validation=figures)
+
+
+@dataclass(slots=True)
+class _Phase:
+    """One phase: everything from the vocabulary on, on given products.
+
+    Attributes:
+        per_epoch: steps of an epoch in the phase that ran last.
+    """
+
+    trainer: Trainer
+    groups: SiblingGroups
+    labels: NDArray[np.int32]
+    per_epoch: int = 1
+
+    def run(
         self,
         learned: Examples,
         held: Examples | None,
-        groups: SiblingGroups,
-        progress: Progress,
+        progress: Progress | None,
         *,
-        planned: int,
-        stop_at: int,
-        share: float,
-        batch_size: int,
-    ) -> tuple[ProductModel, Vocabulary | None, Features | None]:
-        if not progress.step:
-            progress.phase_from_s = self.watch.elapsed_s()
-        deadline = self._deadline(progress.phase_from_s, share)
-        vocabulary = None
-        if self.text is not None:
-            texts = [t for t in learned.texts if t is not None]
-            few = len(texts) < FEW_TEXTS
-            vocabulary = Vocabulary.fit(
-                texts,
-                self.text.ngrams,
-                min_count=1 if few else self.config.min_count,
-                max_features=self.config.max_features,
-            )
-            self.say(f"{len(vocabulary):,} n-grams from {len(texts):,} texts")
-        train = Features.of(learned, vocabulary)
+        share: float = 1.0,
+        epochs: float | None = None,
+        steps: int | None = None,
+    ) -> tuple[Built, Features | None]:
+        """Learn from `learned`; `held` says when to stop and comes back as features.
+
+        Args:
+            learned: what is learned from.
+            held: what is held out, or None.
+            progress: where the phase stands; None for one that leaves no trace, such as a fold.
+            share: of what is left of a time limit.
+            epochs: after which to stop, at most the trainer's.
+            steps: over which the learning rate falls and after which to stop; None follows the epochs.
+        """
+        trainer, config, plan = self.trainer, self.trainer.config, self.trainer.plan
+        place = progress if progress is not None else Progress(phase="fold")
+        vocabulary = fit_vocabulary(plan, learned)
+        train = Features.of(
+            learned, vocabulary, weights_of(learned, balance=config.balance, value_weight=config.value_weight)
+        )
         validation = Features.of(held, vocabulary) if held is not None and len(held) else None
         if validation is not None and not len(validation.usable()):
             validation = None  # nothing to judge by
-        model = _build(self.config, vocabulary, train, groups)
-        log = RunLog(self.run, phase=progress.phase, step=progress.step)
-        train_phase(
-            model,
+        n_usable = len(train.usable())
+        batch_size = config.batch_size or _batch_size(n_usable)
+        self.per_epoch = n_steps_per_epoch(n_usable, batch_size)
+        linear = None
+        sentence = fit_sentence(train)
+        if plan.linear and vocabulary is not None and progress is not None:
+            trainer.say(f"{len(vocabulary):,} n-grams and {len(self.labels):,} labels: fitting the linear part")
+        if plan.linear and vocabulary is not None:
+            linear = fit_wide(train, vocabulary, self.labels, sentence, plan.seed)
+            if validation is not None and validation.ngrams is not None:
+                validation = replace(validation, wide=linear.of_ngrams(validation.ngrams))
+        if not place.step:
+            place.phase_from_s = trainer.watch.elapsed_s()
+        deadline = self._deadline(place.phase_from_s, share)
+        built = build(
+            plan,
             train,
-            validation,
-            groups,
-            self.config,
-            batch_size=batch_size,
-            planned_steps=planned,
-            stop_at=stop_at,
-            deadline=deadline,
-            progress=progress,
-            watch=self.watch,
-            checkpoints=self.checkpoints,
-            log=log,
-            say=self.say,
+            self.groups,
+            vocabulary=vocabulary,
+            linear=linear,
+            sentence=sentence,
+            labels=self.labels,
+            device=trainer.device,
         )
-        log.close()
-        return model, vocabulary, validation
+        planned = steps or trainer.epochs * self.per_epoch
+        learning = {n: e.needs for n, e in built.model.head.named().items() if e in built.model.head.learning()}
+        first = workers.rank() == 0 and progress is not None
+        log = RunLog(trainer.run, phase=place.phase, step=place.step) if first else None
+        if learning:
+            train_phase(
+                built.model,
+                train,
+                # The linear part has learned already: what it says must not decide when the others stop.
+                replace(validation, wide=None) if validation is not None and progress is not None else None,
+                self.groups,
+                config,
+                loss_of=loss_for(
+                    plan.head,
+                    self.groups,
+                    level_weights=_for_levels(config.level_weights, self.groups.taxonomy.n_levels),
+                    smoothing=config.label_smoothing,
+                ),
+                by=Calibration.even(learning, self.groups.taxonomy.n_levels),
+                batch_size=batch_size,
+                planned_steps=planned,
+                stop_at=steps or max(round((epochs or trainer.epochs) * self.per_epoch), 1),
+                deadline=deadline,
+                progress=place,
+                watch=trainer.watch,
+                checkpoints=trainer.checkpoints if progress is not None else None,
+                log=log,
+                say=trainer.say if progress is not None else _quiet,
+            )
+        if log is not None:
+            log.close()
+        return built, validation
 
     def _deadline(self, from_s: float, share: float) -> Deadline | None:
         """The clock's limit of a phase that may take a share of what is left of the time limit."""
-        limit_s = self.config.time_limit_s
+        limit_s = self.trainer.config.time_limit_s
         if limit_s is None:
             return None
         reserve_s = min(max(EXPORT_RESERVE_S, limit_s * EXPORT_RESERVE_SHARE), limit_s / 4)
@@ -175,76 +246,27 @@ class Trainer:
             )
         return Deadline(from_s, from_s + left_s * share)
 
-    def _calibrate(
-        self,
-        model: ProductModel,
-        validation: Features | None,
-        groups: SiblingGroups,
-        tree: Taxonomy,
-        progress: Progress,
-    ) -> Chosen:
-        n_levels = tree.n_levels
-        if validation is None:
-            self.say("no validation split: trained for all epochs, and the confidence is not calibrated")
-            temperatures = Calibration.none(n_levels)
-            return Chosen(steps=progress.step, calibration=temperatures, validation={})
-        fitted: dict[Modality, tuple[float, ...]] = {}
-        for modality in MODALITIES:
-            asked = _as_if_only(validation, modality)
-            rows = judged_rows(asked)
-            if len(rows):
-                fit = TemperatureFit(groups, n_levels)
-                for start in range(0, len(rows), JUDGE_BATCH):
-                    batch = rows[start : start + JUDGE_BATCH]
-                    fit.add(scores_of(model, asked, batch), asked.node[batch])
-                fitted[modality] = fit.temperatures()
-        calibration = Calibration(temperatures={**Calibration.none(n_levels).temperatures, **fitted})
-        return Chosen(
-            steps=progress.best_step or progress.step,
-            calibration=calibration,
-            validation=judge(model, validation, groups),
+
+def _quiet(line: str) -> None:
+    """Folds are told of as a whole."""
+
+
+def _n_usable(examples: Examples, plan: Plan) -> int:
+    uses_text = plan.ngrams is not None or examples.frozen is not None
+    has = np.array([t is not None and uses_text for t in examples.texts], np.bool_)
+    n = int(np.count_nonzero(has if examples.image is None else has | examples.image.present))
+    if not n:
+        raise CatalogError(
+            f"none of the {len(examples):,} labelled products in train has a text or a picture to learn from",
+            allowed="a train split with texts, or with pictures that can be decoded",
+            remedy="Look at `shelver describe`, and check the mapping and the encoders that you chose.",
         )
+    return n
 
 
-def _as_if_only(features: Features, modality: Modality) -> Features:
-    """The products that have what the modality names, with the rest hidden."""
-    text = features.text_present if features.ngrams is not None else np.zeros(len(features), np.bool_)
-    image = features.image.present if features.image is not None else np.zeros(len(features), np.bool_)
-    keep = {"text": text, "image": image, "both": text & image}[modality]
-    hidden = np.zeros(len(features), np.bool_)
-    return replace(
-        features,
-        text_present=hidden if modality == "image" else keep,
-        image=None
-        if features.image is None
-        else replace(features.image, present=hidden if modality == "text" else keep),
-    )
-
-
-def _build(
-    config: TrainConfig, vocabulary: Vocabulary | None, train: Features, groups: SiblingGroups
-) -> ProductModel:
-    torch.manual_seed(config.seed)
-    table = text = image = None
-    if vocabulary is not None:
-        table = NgramTable(max(len(vocabulary), 1), config.text_width)
-        text = TextBranch(config.text_width, config.hidden, groups.n_slots, config.dropout)
-    if train.image is not None:
-        seen = train.image.values[train.image.present].astype(np.float32)
-        mean, std = (
-            (seen.mean(axis=0), seen.std(axis=0))
-            if len(seen)
-            else (np.zeros(train.image.values.shape[1]), np.ones(1))
-        )
-        scale = 1.0 / np.maximum(std, 1e-3)
-        image = ImageBranch(
-            torch.from_numpy(mean.astype(np.float32)),
-            torch.from_numpy(scale.astype(np.float32)),
-            config.hidden,
-            groups.n_slots,
-            config.image_dropout,
-        )
-    return ProductModel(table, TreeHead(text, image, config.hidden, groups.n_slots))
+def _for_levels(weights: tuple[float, ...] | None, n_levels: int) -> list[float] | None:
+    """A weight for each level: the last one goes on."""
+    return None if weights is None else [weights[min(level, len(weights) - 1)] for level in range(n_levels)]
 
 
 def _batch_size(n_products: int) -> int:

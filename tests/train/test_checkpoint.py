@@ -12,18 +12,21 @@ import torch
 from torch import Tensor, nn
 
 from shelver.calibrate import Calibration
+from shelver.taxonomy import SiblingGroups, Taxonomy
 from shelver.train.checkpoint import STATE, Checkpoints, Chosen, Progress
 from shelver.train.config import TrainConfig
 from shelver.train.loop import optimizers_for
-from shelver.train.model import ImageBranch, NgramTable, ProductModel, TextBranch, TreeHead
+from shelver.train.model import Head, ImageExpert, NgramTable, ProductModel, TextExpert
 
+GROUPS = SiblingGroups.of(Taxonomy.from_parents(list("abcde"), list("abcde"), [None, None, 0, 0, 1]))
 Optimizers = list[torch.optim.Optimizer]
 
 
 def fresh(seed: int) -> tuple[ProductModel, Optimizers]:
     torch.manual_seed(seed)
-    text, image = TextBranch(8, 16, 5, 0.5), ImageBranch(torch.randn(3), torch.rand(3), 16, 5, 0.5)
-    model = ProductModel(NgramTable(20, 8), TreeHead(text, image, 16, 5))
+    text = TextExpert(8, GROUPS, 0.5, "tree", sentence=None, ngrams=(0, 8))
+    image = ImageExpert(torch.randn(3), torch.rand(3), 16, GROUPS, 0.5, "tree")
+    model = ProductModel(NgramTable(20, 8), Head({"ngram": text, "image": image}))
     return model, optimizers_for(model, TrainConfig(lr=0.1, table_lr=0.1))
 
 
@@ -31,10 +34,10 @@ def step(model: ProductModel, optimizers: Optimizers, seed: int) -> None:
     torch.manual_seed(seed)
     assert model.table is not None
     text = model.table(torch.randint(0, 20, (6,)), torch.rand(6), torch.tensor([0, 2, 6]))
-    loss = model.head(text, torch.ones(2, 1), torch.randn(2, 3), torch.ones(2, 1)).square().sum()
+    loss = torch.stack(model.head(text, torch.randn(2, 3))).square().sum()
     for optimizer in optimizers:
         optimizer.zero_grad(set_to_none=True)
-    loss.backward()
+    loss.backward()  # type: ignore[no-untyped-call]
     for optimizer in optimizers:
         optimizer.step()
 
@@ -108,7 +111,9 @@ def test_the_best_weights_are_kept_while_later_ones_are_saved(tmp_path: Path) ->
 def test_a_new_phase_begins_without_the_weights_of_the_old_one(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path)
     checkpoints.save(Progress(step=2, best_step=2), *trained(2))
-    chosen = Chosen(steps=2, calibration=Calibration.none(3), validation={"accuracy": 0.5})
+    chosen = Chosen(
+        steps=2, epochs=1.5, calibration=Calibration.even({"ngram": "text"}, 3), validation={"accuracy": 0.5}
+    )
     begun = Progress(phase="refit", elapsed_s=3, chosen=chosen)
     checkpoints.begin(begun)
     assert [file.name for file in tmp_path.iterdir()] == [STATE]

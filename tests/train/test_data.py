@@ -12,9 +12,10 @@ from shelver.errors import ConfigError
 from shelver.ngrams import NgramSpec, Vocabulary
 from shelver.pipeline import Embedding
 from shelver.product import TextSpec
-from shelver.train.config import TrainConfig, load_config
-from shelver.train.data import Examples, Features, choose_image_spec, read_examples, take
-from shelver.train.stages import choose_stages
+from shelver.train.config import load_config
+from shelver.train.data import Examples, Features, choose_image_spec, read_examples
+
+UNKNOWN = np.full(10, np.nan, np.float32)
 
 
 def vocabulary(texts: list[str]) -> Vocabulary:
@@ -25,29 +26,31 @@ def test_taking_rows_gives_their_bags_in_the_order_asked_for() -> None:
     texts = ["oak chair", "", "lamp", "a pine table", "lamp lamp"]
     weighed = vocabulary(texts).weigh(texts)
     rows = np.array([3, 1, 0, 3, 4])
-    taken = take(weighed, rows)
+    taken = weighed.rows(rows)
     assert len(taken) == 5
     for i, row in enumerate(rows):
         there = slice(weighed.offsets[row], weighed.offsets[row + 1])
         here = slice(taken.offsets[i], taken.offsets[i + 1])
         assert taken.ids[here].tolist() == weighed.ids[there].tolist()
         assert taken.weights[here].tolist() == weighed.weights[there].tolist()
-    assert len(take(weighed, np.zeros(0, np.intp))) == 0
+    assert len(weighed.rows(np.zeros(0, np.intp))) == 0
 
 
 def test_features_are_usable_where_the_model_finds_something_it_reads() -> None:
     image = Embedding(np.ones((4, 2), np.float32), np.array([True, False, False, True]))
-    examples = Examples(["oak", None, "pine", None], image, np.zeros(4, np.int32))
+    examples = Examples(["oak", None, "pine", None], image, np.zeros(4, np.int32), UNKNOWN[:4])
     known = vocabulary(["oak", "pine"])
     assert Features.of(examples, known).usable().tolist() == [0, 2, 3]
     assert Features.of(examples, None).usable().tolist() == [0, 3]
-    text_only = Examples(examples.texts, None, examples.node)
+    text_only = Examples(examples.texts, None, examples.node, examples.value)
     assert Features.of(text_only, known).usable().tolist() == [0, 2]
+    frozen = Examples(examples.texts, None, examples.node, examples.value, np.ones((4, 3), np.float16))
+    assert Features.of(frozen, None).usable().tolist() == [0, 2]
     assert Features.of(text_only, None).usable().tolist() == []
 
 
 def test_an_empty_vocabulary_is_still_one() -> None:
-    examples = Examples(["🎉", None], None, np.zeros(2, np.int32))
+    examples = Examples(["🎉", None], None, np.zeros(2, np.int32), UNKNOWN[:2])
     features = Features.of(examples, vocabulary(["🎉"]))
     assert features.ngrams is not None
     assert features.ngrams.offsets.tolist() == [0, 0, 0]
@@ -57,7 +60,9 @@ def test_an_empty_vocabulary_is_still_one() -> None:
 def test_two_sets_of_examples_add_up() -> None:
     def some(n: int, value: float) -> Examples:
         image = Embedding(np.full((n, 2), value, np.float32), np.ones(n, np.bool_))
-        return Examples([f"t{value}"] * n, image, np.full(n, int(value), np.int32))
+        frozen = np.full((n, 3), value, np.float16)
+        node, worth = np.full(n, int(value), np.int32), np.full(n, value, np.float32)
+        return Examples([f"t{value}"] * n, image, node, worth, frozen)
 
     total = some(2, 1) + some(3, 2)
     assert len(total) == 5
@@ -65,9 +70,25 @@ def test_two_sets_of_examples_add_up() -> None:
     assert total.texts == ["t1"] * 2 + ["t2"] * 3
     assert total.image is not None
     assert total.image.values[:, 0].tolist() == [1, 1, 2, 2, 2]
-    assert (
-        Examples(["a"], None, np.zeros(1, np.int32)) + Examples(["b"], None, np.ones(1, np.int32))
-    ).image is None
+    assert total.value.tolist() == [1, 1, 2, 2, 2]
+    assert total.frozen is not None
+    assert total.frozen[:, 0].tolist() == [1, 1, 2, 2, 2]
+    bare = [Examples([text], None, np.zeros(1, np.int32), UNKNOWN[:1]) for text in ("a", "b")]
+    assert (bare[0] + bare[1]).image is None
+    assert (bare[0] + bare[1]).frozen is None
+
+
+def test_some_rows_of_examples_are_those_rows_of_everything_in_that_order() -> None:
+    image = Embedding(np.arange(8, dtype=np.float32).reshape(4, 2), np.array([True, False, True, True]))
+    frozen = np.arange(4, dtype=np.float16)[:, None]
+    whole = Examples(["a", "b", None, "d"], image, np.arange(4, dtype=np.int32), UNKNOWN[:4], frozen)
+    some = whole.rows(np.array([2, 0, 2]))
+    assert some.texts == [None, "a", None]
+    assert some.node.tolist() == [2, 0, 2]
+    assert some.image is not None
+    assert some.image.values.tolist() == [[4, 5], [0, 1], [4, 5]]
+    assert some.frozen is not None
+    assert some.frozen[:, 0].tolist() == [2, 0, 2]
 
 
 @pytest.mark.parametrize(
@@ -106,21 +127,6 @@ def test_examples_are_the_labelled_products_of_a_split(tiny_catalog: Catalog) ->
     assert [tiny_catalog.taxonomy.ids[k] for k in examples.node] == [p.node_id for p in products]
     assert [t is None for t in examples.texts] == [p.title is None for p in products]
     assert examples.image is None
-
-
-def test_the_stages_that_are_left_open_follow_the_catalog(tiny_catalog: Catalog) -> None:
-    text, image, choices = choose_stages(tiny_catalog, TrainConfig())
-    assert text is not None
-    assert image is not None
-    assert (image.spec.width_px, image.spec.height_px) == (96, 128)  # the pictures are 30x40
-    assert any("96x128" in choice for choice in choices)
-    text, image, _ = choose_stages(tiny_catalog, TrainConfig(text_encoder="none"))
-    assert text is None
-    assert image is not None
-    text, image, _ = choose_stages(tiny_catalog, TrainConfig(image_encoder="none"))
-    assert image is None
-    with pytest.raises(ConfigError, match="nothing to learn from"):
-        choose_stages(tiny_catalog, TrainConfig(image_encoder="none", text_encoder="none"))
 
 
 def test_a_config_file_is_a_python_file_that_ends_with_config(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,13 +13,18 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from shelver.calibrate import MODALITIES
+from shelver.calibrate import MODALITIES, pooled_scores
 from shelver.errors import ParityError
+from shelver.ngrams import NgramSpec
 from shelver.pipeline import Emb2Prob, Embedding, Text2Emb, open_session, run_file
+from shelver.product import TextSpec
+from shelver.registry import NGRAMS, TextPart, TextStage
+from shelver.taxonomy import SiblingGroups, Taxonomy
 from shelver.train.data import Features
-from shelver.train.export import PARITY_TOLERANCE, export, export_head, export_text
-from shelver.train.loop import scores_of
-from shelver.train.model import NgramTable, TextBranch, TreeHead
+from shelver.train.export import PARITY_TOLERANCE, export, export_head, export_ngrams
+from shelver.train.linear import Linear
+from shelver.train.loop import held_out
+from shelver.train.model import Head, ImageExpert, NgramTable, TextExpert
 
 if TYPE_CHECKING:
     from conftest import Bench
@@ -80,13 +86,14 @@ def test_an_export_says_how_far_it_is_off_and_turns_dropout_off(tmp_path: Path) 
         np.testing.assert_allclose(answer, module.eval()(torch.from_numpy(x)).numpy(), atol=PARITY_TOLERANCE)
 
 
-def test_the_same_weights_give_the_same_bytes_and_no_path_of_this_machine(tmp_path: Path) -> None:
+def test_the_same_weights_give_the_same_bytes_and_no_path_of_this_machine(seven: Taxonomy, tmp_path: Path) -> None:
     torch.manual_seed(0)
-    table = NgramTable(30, 8)
-    head = TreeHead(TextBranch(8, 16, 5, 0.5), None, 16, 5)
+    table, groups = NgramTable(30, 8), SiblingGroups.of(seven)
+    head = Head({"ngram": TextExpert(8, groups, 0.5, "tree", sentence=None, ngrams=(0, 8))})
     for name in ("first", "second"):
-        export_text(table, tmp_path / f"{name}-text.onnx")
-        export_head(head, tmp_path / f"{name}-head.onnx", text_width=8, image_width=None)
+        export_ngrams(table, None, tmp_path / f"{name}-text.onnx")
+        probe = np.random.default_rng(0).random((5, 8), np.float32)
+        export_head(head, tmp_path / f"{name}-head.onnx", text=probe, image=None)
     for kind in ("text", "head"):
         content = (tmp_path / f"first-{kind}.onnx").read_bytes()
         assert content == (tmp_path / f"second-{kind}.onnx").read_bytes()
@@ -95,52 +102,97 @@ def test_the_same_weights_give_the_same_bytes_and_no_path_of_this_machine(tmp_pa
     graph = onnx.load(tmp_path / "first-text.onnx").graph
     assert [port.name for port in (*graph.input, *graph.output)] == ["ids", "weights", "embedding"]
     graph = onnx.load(tmp_path / "first-head.onnx").graph
-    assert [port.name for port in (*graph.input, *graph.output)] == ["text", "text_present", "scores"]
+    assert [port.name for port in (*graph.input, *graph.output)] == ["text", "scores_ngram"]
 
 
-@pytest.mark.parametrize(("text", "image"), [(True, True), (True, False), (False, True)])
+def test_learned_vectors_and_the_linear_parts_weights_stand_side_by_side(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    rng = np.random.default_rng(0)
+    table = NgramTable(9, 4)
+    linear = Linear(rng.random((9, 3), np.float32), np.zeros(3, np.float32), None)
+    assert export_ngrams(table, linear, tmp_path / "both.onnx") <= PARITY_TOLERANCE
+    assert export_ngrams(None, linear, tmp_path / "linear.onnx") <= PARITY_TOLERANCE
+    feed = {"ids": np.array([[2, 7, 0]]), "weights": np.array([[0.5, 2.0, 0.0]], np.float32)}
+    (both,) = run_file(tmp_path / "both.onnx", feed)
+    (alone,) = run_file(tmp_path / "linear.onnx", feed)
+    vectors = table.bag.weight.detach().numpy()
+    np.testing.assert_allclose(both[0, :4], 0.5 * vectors[2] + 2 * vectors[7], atol=1e-5)
+    np.testing.assert_allclose(both[0, 4:], 0.5 * linear.weight[2] + 2 * linear.weight[7], atol=1e-5)
+    np.testing.assert_allclose(alone[0], both[0, 4:], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("text", "image", "head", "linear"),
+    [
+        (True, True, "tree", True),
+        (True, True, "levels", False),
+        (True, False, "tree", False),
+        (False, True, "levels", False),
+    ],
+)
 def test_the_stages_answer_as_the_trained_network_for_products_as_they_are(
-    bench: Callable[..., Bench], tmp_path: Path, text: bool, image: bool
+    bench: Callable[..., Bench], tmp_path: Path, text: bool, image: bool, head: str, linear: bool
 ) -> None:
-    small = bench(text=text, image=image, epochs=2)
+    small = bench(text=text, image=image, epochs=2, head=head, linear=linear)
     fitted = small.learn(tmp_path / "run")
-    model = fitted.model
-    text_width, image_width = (16 if text else None), (8 if image else None)
-    export_head(model.head, tmp_path / "head.onnx", text_width=text_width, image_width=image_width)
-    emb2prob = Emb2Prob(
-        open_session(tmp_path / "head.onnx", 1),
-        fitted.groups,
-        fitted.chosen.calibration,
-        text_width=text_width,
-        image_width=image_width,
-    )
+    built = fitted.built
+    model = built.model
     examples = small.examples(200, seed=7)
     text_embedding = image_embedding = None
     if text:
-        assert model.table is not None
-        assert fitted.vocabulary is not None
-        export_text(model.table, tmp_path / "text.onnx")
-        text2emb = Text2Emb(open_session(tmp_path / "text.onnx", 1), fitted.vocabulary, 16)
+        assert built.vocabulary is not None
+        built.vocabulary.save(tmp_path / NGRAMS)
+        export_ngrams(model.table, built.linear, tmp_path / "text.onnx")
+        width = 16 + (len(built.labels) if linear else 0)
+        part = TextPart(encoder="ngram", source=None, file="text.onnx", width=width, ngrams=NgramSpec())
+        text2emb = Text2Emb.open(tmp_path, TextStage(spec=TextSpec(), parts=(part,)), threads=1)
         text_embedding = text2emb(examples.texts)
         assert text_embedding.present.tolist() == [t is not None for t in examples.texts]
         assert (text_embedding.values[~text_embedding.present] == 0).all()
     if examples.image is not None:
         image_embedding = Embedding(examples.image.values.astype(np.float32), examples.image.present)
+    export_head(
+        model.head,
+        tmp_path / "head.onnx",
+        text=text_embedding.values if text_embedding else None,
+        image=image_embedding.values if image_embedding else None,
+    )
+    emb2prob = Emb2Prob(
+        open_session(tmp_path / "head.onnx", 1),
+        fitted.groups,
+        fitted.chosen.calibration,
+        text_width=text_embedding.values.shape[1] if text_embedding else None,
+        image_width=8 if image else None,
+    )
 
-    features = Features.of(examples, fitted.vocabulary)
-    expected = scores_of(model, features, np.arange(200))
+    features = Features.of(examples, built.vocabulary)
+    if built.linear is not None and features.ngrams is not None:
+        features = replace(features, wide=built.linear.of_ngrams(features.ngrams))
+    rows = features.usable()
+    seen = list(held_out(model, features))
     scores, modality = emb2prob.scores(text_embedding, image_embedding)
-    np.testing.assert_allclose(scores, expected, atol=PARITY_TOLERANCE)
-    assert set(np.flatnonzero(modality).tolist()) == set(features.usable().tolist())
-
+    assert np.flatnonzero(modality).tolist() == rows.tolist()
+    np.testing.assert_array_equal(modality[rows], np.concatenate([batch.modality for batch in seen]))
     probs = emb2prob(text_embedding, image_embedding)
+    assert (probs.nodes[modality == 0] == 0).all()
+    names = list(model.head.named())
+    assert names == list(fitted.chosen.calibration.experts)
+    expected = [np.concatenate([batch.scores[number] for batch in seen]) for number in range(len(names))]
     for code, name in enumerate(MODALITIES, start=1):
-        rows = probs.modality == code
-        temperatures = np.array(fitted.chosen.calibration.temperatures[name])
-        np.testing.assert_allclose(
-            probs.nodes[rows], fitted.groups.distribution(expected[rows], temperatures), atol=PARITY_TOLERANCE
-        )
-    assert (probs.nodes[probs.modality == 0] == 0).all()
+        weights = fitted.chosen.calibration.slot_weights(name, fitted.groups)
+        of = np.flatnonzero(modality[rows] == code)
+        for number, weight in enumerate(weights):
+            if weight is not None:
+                np.testing.assert_allclose(
+                    scores[number][rows[of]], expected[number][of], atol=PARITY_TOLERANCE, err_msg=names[number]
+                )
+        if len(of):
+            pooled = pooled_scores([part[of] for part in expected], weights)
+            np.testing.assert_allclose(
+                probs.nodes[rows[of]], fitted.groups.distribution(pooled), atol=PARITY_TOLERANCE
+            )
+    first = probs.nodes[modality > 0][:, small.tree.level == 1]
+    np.testing.assert_allclose(first.sum(axis=1), 1, atol=1e-5)
 
 
 def test_a_picture_feature_that_hardly_varied_does_not_fail_the_gate(
@@ -148,6 +200,12 @@ def test_a_picture_feature_that_hardly_varied_does_not_fail_the_gate(
 ) -> None:
     small = bench(text=False, epochs=1)
     fitted = small.learn(tmp_path / "run")
-    assert fitted.model.head.image is not None
-    fitted.model.head.image.scale.fill_(1000.0)
-    assert export_head(fitted.model.head, tmp_path / "h.onnx", text_width=None, image_width=8) <= PARITY_TOLERANCE
+    expert = fitted.built.model.head.named()["image"]
+    assert isinstance(expert, ImageExpert)
+    expert.scale.fill_(1000.0)
+    probe = small.examples(8, 3).image
+    assert probe is not None
+    error = export_head(
+        fitted.built.model.head, tmp_path / "h.onnx", text=None, image=probe.values.astype(np.float32)
+    )
+    assert error <= PARITY_TOLERANCE

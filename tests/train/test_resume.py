@@ -38,7 +38,7 @@ def cut_at(patch: pytest.MonkeyPatch, module: Any, name: str, call: int) -> None
 
 
 def content(fitted: Fitted) -> tuple[bytes, str]:
-    weights = b"".join(value.numpy().tobytes() for value in fitted.model.state_dict().values())
+    weights = b"".join(value.numpy().tobytes() for value in fitted.built.model.state_dict().values())
     return weights, fitted.chosen.model_dump_json()
 
 
@@ -81,7 +81,7 @@ def test_cut_after_an_epoch_was_judged_but_before_it_was_saved(bench: Benches, t
 
 def test_cut_when_patience_has_run_out(bench: Benches, tmp_path: Path) -> None:
     small = bench(epochs=40, patience=1, lr=0.1)
-    cuts = [(phases, "TemperatureFit", 1), (phases, "TemperatureFit", 2)]
+    cuts = [(phases, "fit_calibration", 1), (phases, "fit_calibration", 1), (phases, "judge", 1)]
     assert_cut_makes_no_difference(small, tmp_path, cuts, every_step=False)
     assert len(figures(tmp_path / "broken")) < 40
 
@@ -139,3 +139,30 @@ def test_a_row_of_figures_that_was_half_written_is_dropped(bench: Benches, tmp_p
 def test_a_model_of_one_modality_resumes_as_well(bench: Benches, tmp_path: Path, text: bool, image: bool) -> None:
     small = bench(text=text, image=image)
     assert_cut_makes_no_difference(small, tmp_path, [(loop, "_step", 8)], every_step=True)
+
+
+@pytest.mark.parametrize("head", ["tree", "levels"])
+def test_a_model_of_every_expert_resumes_as_well(bench: Benches, tmp_path: Path, head: str) -> None:
+    small = bench(frozen=True, linear=True, head=head, refit=True, label_smoothing=0.1, balance=0.5)
+    experts = small.learn(tmp_path / "count").built.model.head.named()
+    assert list(experts) == ["text", "ngram", "image", "joint", "linear"]
+    cuts = [(loop, "_step", 9), (Checkpoints, "begin", 1), (loop, "_step", 5)]
+    assert_cut_makes_no_difference(small, tmp_path, cuts, every_step=True)
+
+
+@pytest.mark.parametrize(
+    "cuts",
+    [
+        [(loop, "_step", 20)],
+        [(phases, "fit_calibration", 1)],
+        [(Checkpoints, "begin", 1)],
+        [(loop, "_step", 45), (loop, "_step", 3)],
+    ],
+    ids=["in a fold", "when all folds are done", "before the last phase", "in the last phase, twice"],
+)
+def test_a_cross_validated_training_resumes_as_well(
+    bench: Benches, tmp_path: Path, cuts: list[tuple[Any, str, int]]
+) -> None:
+    small = bench(folds=3, epochs=2, linear=True)
+    assert_cut_makes_no_difference(small, tmp_path, cuts, every_step=True)
+    assert {phase for phase, _, _ in figures(tmp_path / "broken")} == {"refit"}

@@ -10,23 +10,38 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from shelver.catalog.ingest import ingest
 from shelver.catalog.store import Catalog
 from shelver.errors import CatalogError, ConfigError, ModelError
+from shelver.images import ImageSpec
 from shelver.pipeline import Classifier
 from shelver.product import Product
-from shelver.registry import MANIFEST, read_manifest
+from shelver.registry import MANIFEST, read_labels, read_manifest
 from shelver.train import run as recipe
 from shelver.train.config import TrainConfig, load_config
 from shelver.train.run import train
 
-SMALL = TrainConfig(image_encoder="none", text_width=16, hidden=16, epochs=4, batch_size=8, lr=1e-2)
+SMALL = TrainConfig(
+    text_encoder="ngram",
+    image_encoder="none",
+    text_width=16,
+    hidden=16,
+    epochs=4,
+    batch_size=8,
+    lr=1e-2,
+    linear=True,
+    folds=0,
+    refit=False,
+)
 PROGRAM = "import sys; from shelver.cli import main; sys.argv = ['shelver', *sys.argv[1:]]; main()"
 CONFIG = """
+from shelver.images import ImageSpec
 from shelver.train.config import TrainConfig
-config = TrainConfig(image_encoder="none", text_width=16, hidden=16, epochs=25, patience=0, batch_size=8, lr=1e-2)
+config = TrainConfig(text_encoder="ngram", image_encoder="colour", image=ImageSpec(height_px=32, width_px=32),
+                     text_width=16, hidden=16, epochs=12, batch_size=8, lr=1e-2, linear=True, folds=0)
 """
 
 
@@ -77,16 +92,18 @@ def test_a_training_killed_and_resumed_gives_the_same_files_to_the_bit(
     chosen = load_config(config).model_copy(update={"refit": True})
     train(tiny_catalog, unbroken, chosen, cache=tmp_path, say=quiet)
     kill_in_training([*arguments, str(broken)], broken, step=20)
-    kill_in_training([*arguments, str(broken), "--resume"], broken, step=120)
+    kill_in_training([*arguments, str(broken), "--resume"], broken, step=100)
     with pytest.raises(ModelError, match="--resume"):
         Classifier.open(broken)
     # What a process killed while it exported would leave must not become part of the model.
     (broken / "run" / "staged").mkdir(exist_ok=True)
     (broken / "run" / "staged" / "text2emb.onnx.partial").write_bytes(b"half")
     (broken / "run" / "staged" / ".image2emb.onnx-x1").write_bytes(b"half")
+    (broken / "run" / "staged-1").mkdir()
     (broken / "taxonomy.json").write_bytes(b"moved by a killed process")
     train(tiny_catalog, broken, chosen, cache=tmp_path, resume=True, say=quiet)
     assert core(broken) == core(unbroken)
+    assert not list((broken / "run").glob("staged*"))
     figures = [
         [(row["phase"], row["step"], row.get("validation_loss")) for row in map(json.loads, text.splitlines())]
         for text in ((folder / "run" / "metrics.jsonl").read_text() for folder in (unbroken, broken))
@@ -168,6 +185,88 @@ def test_one_category_and_one_product_are_enough(tmp_path: Path) -> None:
     said = Classifier.open(tmp_path / "m", threads=1)([Product("a", title="anything"), Product("b", title="🎉")])
     assert [answer.path for answer in said] == ["Lamps", "Lamps"]
     assert [answer.confidence for answer in said] == [1.0, 1.0]
+
+
+def test_few_products_are_cross_validated_and_learned_from_all(tiny_catalog: Catalog, tmp_path: Path) -> None:
+    said: list[str] = []
+    config = SMALL.model_copy(update={"folds": None, "refit": None})
+    trained = train(tiny_catalog, tmp_path / "m", config, cache=tmp_path, say=said.append)
+    assert any("chosen by 5-fold cross-validation" in choice for choice in trained.choices)
+    assert sum(line.startswith("cross-validation: fold") for line in said) == 5
+    assert 0.5 < trained.validation["accuracy"] <= 1
+    n = sum(tiny_catalog.info.by_split[split] for split in ("train", "validation"))
+    assert sum(read_labels(tmp_path / "m").values()) == n
+
+
+PICTURES: dict[str, object] = {"image": ImageSpec(height_px=32, width_px=32)}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {
+            "head": "levels",
+            "image_encoder": "colour",
+            "label_smoothing": 0.1,
+            "level_weights": (1.0, 0.5),
+            **PICTURES,
+        },
+        {
+            "image_encoder": "colour+colour@crop",
+            "fusion": "joint",
+            "balance": 0.5,
+            "value_weight": 0.5,
+            **PICTURES,
+        },
+        {"image_encoder": "lite0@crop+colour", "precision": "int8", "fusion": "late", **PICTURES},
+        {"image_encoder": "colour", "network": False, **PICTURES},
+    ],
+    ids=["levels", "colour and crop, weighed", "int8", "linear alone"],
+)
+def test_a_training_of_other_parts_answers_coherently_whatever_is_absent(
+    tiny_catalog: Catalog, embeddings_cache: Path, tmp_path: Path, changes: dict[str, object]
+) -> None:
+    config = TrainConfig.model_validate({**SMALL.model_dump(), "epochs": 8, **changes})
+    train(tiny_catalog, tmp_path / "m", config, cache=embeddings_cache, threads=1, say=quiet)
+    model = Classifier.open(tmp_path / "m", threads=1)
+    manifest = model.manifest
+    assert manifest.head.kind == ("levels" if "head" in changes else "tree")
+    assert manifest.image is not None
+    encoders = [f"{part.encoder}@{part.view}" for part in manifest.image.parts]
+    assert len(encoders) == len(str(changes["image_encoder"]).split("+"))
+    assert {part.precision for part in manifest.image.parts if part.file} <= {config.precision}
+    assert set(manifest.files) == set(manifest.core_files())
+    products = [p for batch in tiny_catalog.products() for p in batch]
+    embedded = model.embed(products)
+    assert embedded.text is not None
+    assert embedded.image is not None
+    for text, image in (
+        (embedded.text, embedded.image),
+        (embedded.text, None),
+        (None, embedded.image),
+        (None, None),
+    ):
+        probs = model.emb2prob(text, image)
+        answered = probs.modality > 0
+        assert np.isfinite(probs.nodes).all()
+        first = probs.nodes[answered][:, model.taxonomy.level == 1]
+        np.testing.assert_allclose(first.sum(axis=1), 1, atol=1e-5)
+        here = model.emb2prob.groups.here(probs.nodes)
+        for k in np.flatnonzero(~model.taxonomy.is_leaf).tolist():
+            below = probs.nodes[:, model.taxonomy.children(k)].sum(axis=1)
+            np.testing.assert_allclose(below + here[:, k], probs.nodes[:, k], atol=1e-5)
+    right = [answer.node_id == p.node_id for answer, p in zip(model(products), products, strict=True)]
+    assert np.mean(right) > 0.8
+
+
+def test_a_text_is_answered_as_by_a_model_that_never_saw_a_picture(
+    both_model: Path, text_model: Path, tiny_catalog: Catalog
+) -> None:
+    texts = [Product(p.product_id, title=p.title) for batch in tiny_catalog.products() for p in batch if p.title]
+    of_both = Classifier.open(both_model, threads=1)(texts)
+    of_text = Classifier.open(text_model, threads=1)(texts)
+    same = [a.node_id == b.node_id for a, b in zip(of_both, of_text, strict=True)]
+    assert np.mean(same) > 0.97
 
 
 def test_a_folder_that_holds_something_else_is_never_written_over(tiny_catalog: Catalog, tmp_path: Path) -> None:

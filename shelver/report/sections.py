@@ -1,0 +1,331 @@
+"""The parts of the page."""
+
+from __future__ import annotations
+
+import base64
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, TypeVar
+
+from shelver import plots
+from shelver.calibrate import Modality
+from shelver.evaluate import Bins, Curve, Example, Figures, Report, Views
+from shelver.registry import Manifest
+from shelver.report import words
+from shelver.report.markup import figure, paragraph, safe, section, side_by_side, table
+
+MAX_POINTS: Final = 200
+MAX_CURVES: Final = 6
+MAX_SLICES: Final = 20
+TARGETS: Final = (0.9, 0.95, 0.98, 0.99)
+
+LearningRow = Mapping[str, Any]
+T = TypeVar("T")
+
+
+def headline(report: Report) -> str:
+    """The main figures, large, and what each means."""
+    low, high = words.interval(report.accuracy or 0.0, report.n)
+    tiles = [
+        ("accuracy", words.shown(report.accuracy), f"95 % interval {100 * low:.1f} to {100 * high:.1f} %"),
+        ("macro-F1", words.shown(report.macro_f1), "every category the same weight"),
+        ("top 3", words.shown(report.top3_accuracy), "the truth among three suggestions"),
+        ("calibration error", words.shown(report.ece, percent=False), "0 is honest"),
+        ("products", f"{report.n:,}", f"{report.products_per_s:,.0f} a second"),
+    ]
+    drawn = "".join(
+        f"<div><dt>{safe(name)}</dt><dd><b>{safe(value)}</b><span>{safe(note)}</span></dd></div>"
+        for name, value, note in tiles
+    )
+    meanings = table(
+        ["figure", "what it means", "value"],
+        [[m.name, m.meaning, words.shown(getattr(report, m.key), percent=m.percent)] for m in words.MEANINGS],
+        n_words=2,
+    )
+    remarks = [words.SPLITS[report.split]] if words.SPLITS[report.split] else []
+    remarks += [
+        f"All products were answered from their {words.MODALITIES[modality]}."
+        for modality, row in report.by_modality.items()
+        if row.n == report.n
+    ]
+    if report.n_unlabelled:
+        remarks.append(f"{report.n_unlabelled:,} products without a label are not scored.")
+    remarks += [f"{n:,} products were not answered: {code}." for code, n in sorted(report.n_errors.items())]
+    remarks += [
+        f"{n:,} products had a picture that could not be used: {code}."
+        for code, n in sorted(report.n_picture_errors.items())
+    ]
+    notes = "".join(paragraph(line) for line in remarks)
+    return f'<dl class="tiles">{drawn}</dl>' + section("What the figures mean", meanings, notes, anchor="figures")
+
+
+def breakdown(
+    title: str,
+    note: str,
+    rows: Mapping[str, Figures],
+    *,
+    anchor: str,
+    least: int = 1,
+    drawn: Sequence[str] = ("accuracy", "macro_f1"),
+    without: Sequence[str] = (),
+) -> str:
+    """Bars and a table of several rows of figures.
+
+    Args:
+        title, note: of the part.
+        rows: by name; those without products are left out.
+        anchor: of the part.
+        least: with fewer rows than this there is nothing to say.
+        drawn: the figures that become bars.
+        without: figures that mean little here.
+    """
+    rows = {name: row for name, row in rows.items() if row.n}
+    if len(rows) < least:
+        return ""
+    names = {m.key: m.name for m in words.MEANINGS}
+    picture = ""
+    if drawn:
+        picture = figure(
+            plots.bars(
+                list(rows),
+                {names[key]: [getattr(row, key) for row in rows.values()] for key in drawn},
+                title=title,
+                n=[row.n for row in rows.values()],
+            ),
+            "In brackets, the number of products.",
+        )
+    shown = [m for m in words.BRIEF if m.key not in without]
+    numbers = table(
+        ["", "products", *[m.name for m in shown]],
+        [
+            [name, f"{row.n:,}", *[words.shown(getattr(row, m.key), percent=m.percent) for m in shown]]
+            for name, row in rows.items()
+        ],
+    )
+    return section(title, paragraph(note), picture, numbers, anchor=anchor)
+
+
+def breakdowns(report: Report) -> str:
+    """The figures by level, by what a product has, by frequency, source and language."""
+    parts = (
+        breakdown(
+            "By level",
+            "Truth and answer cut at each level of the tree; level 1 is the first below the root.",
+            {f"level {level}": row for level, row in report.by_level.items()},
+            anchor="levels",
+        ),
+        breakdown(
+            "The same products asked three ways",
+            "The products that have both, asked with the text alone, the picture alone, and both.",
+            _named(report.asked),
+            anchor="asked",
+        ),
+        breakdown(
+            "Products as they came",
+            "Grouped by what the model had to answer from. These are different products, so the rows do not say "
+            "which is better.",
+            _named(report.by_modality),
+            anchor="modalities",
+            least=2,
+        ),
+        breakdown(
+            "Frequent and rare labels",
+            "Frequent labels make up half of the training products, middling ones 30 %, rare ones the rest.",
+            {words.FREQUENCIES[name]: row for name, row in report.by_frequency.items()},
+            anchor="frequency",
+            drawn=("accuracy", "top3_accuracy"),
+            without=("macro_f1",),  # it also counts the labels of other groups that were answered by mistake
+        ),
+        *(
+            breakdown(
+                f"By {name}",
+                f"The commonest {MAX_SLICES} at most.",
+                dict(list(rows.items())[:MAX_SLICES]),
+                anchor=f"{name}s",
+                least=2,
+                drawn=(),
+            )
+            for name, rows in (("source", report.by_source), ("language", report.by_language))
+        ),
+    )
+    return "".join(parts)
+
+
+def confidence(report: Report) -> str:
+    """Reliability, and accuracy against coverage."""
+    bins: dict[str, Bins] = _curves(report.reliability)
+    curves: dict[str, Curve] = _curves(report.selective)
+    asked = "The products that have both, asked three ways. " if report.reliability.asked else ""
+    honest = figure(
+        plots.reliability({name: (b.confidence, b.accuracy) for name, b in bins.items()}, title="Reliability"),
+        asked
+        + "Each mark is about a fifteenth of the answers. On the dashed line a confidence is honest: below it the "
+        "model is too sure of itself.",
+    )
+    chosen = figure(
+        plots.selective(
+            {name: (c.coverage, c.accuracy) for name, c in curves.items()}, title="Accuracy over coverage"
+        ),
+        "If only the most confident answers are given, and people do the rest.",
+    )
+    every = report.selective.all
+    rows = []
+    for target in TARGETS:
+        reached = [i for i, accuracy in enumerate(every.accuracy) if accuracy >= target]
+        if reached:
+            at = reached[-1]
+            found = [words.shown(every.coverage[at]), words.shown(every.threshold[at], percent=False)]
+        else:
+            found = ["not reached", "–"]
+        rows.append([f"{100 * target:.0f} % right", *found])
+    promise = table(["answers wanted", "share answered", "least confidence"], rows)
+    caution = paragraph(
+        "Read off these very products. To keep a promise on others, choose the threshold on a split of its own."
+    )
+    return section(
+        "How sure, and how rightly", side_by_side(honest, chosen), promise, caution, anchor="confidence"
+    )
+
+
+def confusions(report: Report) -> str:
+    """Who is taken for whom."""
+    found = report.confusions
+    parts = []
+    if len(found.paths) > 1:
+        n_true = [sum(row) + o + u for row, o, u in zip(found.matrix, found.other, found.unanswered, strict=True)]
+        parts.append(
+            figure(
+                plots.confusion_matrix(
+                    found.paths, found.matrix, title="Confusions of the most frequent categories", n_true=n_true
+                ),
+                "The most frequent categories; rows are the truth, columns the answer, with the same numbers. "
+                "What is missing in a row was answered with a category that is not shown.",
+            )
+        )
+    if found.pairs:
+        parts.append(
+            table(
+                ["truth", "answered instead", "products", "of the truth"],
+                [
+                    [pair.true_path, pair.predicted_path, f"{pair.n:,}", words.shown(pair.share)]
+                    for pair in found.pairs
+                ],
+                n_words=2,
+            )
+        )
+    return section("What is taken for what", *(parts or [paragraph("Not one wrong answer.")]), anchor="confusions")
+
+
+def learning(rows: Sequence[LearningRow] | None) -> str:
+    """Learning curves from the rows of a training run, whatever these hold; nothing where there are none."""
+    panels: dict[str, dict[str, list[tuple[float, float]]]] = {}
+    rows = [row for row in rows or () if isinstance(row, Mapping)]
+    time = "epoch" if any(_number(row.get("epoch")) is not None for row in rows) else "step"
+    phases = list(dict.fromkeys(str(row.get("phase", "")) for row in rows))
+    for row in rows:
+        x = _number(row.get(time))
+        if x is None:
+            continue
+        for key, raw in row.items():
+            y = _number(raw)
+            side, _, quantity = str(key).rpartition("_")
+            if y is None or not side or quantity not in ("loss", "accuracy", "f1"):
+                continue
+            name = f"{side}, {row.get('phase', '')}" if len(phases) > 1 else side
+            panels.setdefault(quantity, {}).setdefault(name, []).append((x, y))
+    drawn = {
+        quantity: {name: _thinned(points) for name, points in list(curves.items())[:MAX_CURVES]}
+        for quantity, curves in sorted(panels.items(), reverse=True)
+    }
+    if not drawn:
+        return ""
+    picture = plots.learning(drawn, title="Learning curves", x_label=time)
+    return section(
+        "How it learned",
+        figure(picture, "Loss on the training products counts dropout, so it may start above that on validation."),
+        anchor="learning",
+    )
+
+
+def examples(report: Report, pictures: Mapping[str, bytes], *, n: int) -> str:
+    """Up to n products of each kind, with their pictures."""
+    kinds = (
+        ("Surest of the right answers", report.examples.right),
+        ("Surest of the wrong answers", report.examples.wrong),
+        ("Least sure answers", report.examples.unsure),
+    )
+    parts = [
+        f'<h3>{safe(title)}</h3><ul class="cards">{"".join(_card(one, pictures) for one in some[:n])}</ul>'
+        for title, some in kinds
+        if some[:n]
+    ]
+    if not parts:
+        return ""
+    note = paragraph(
+        "At most one of a category, or of a pair of categories. Where a sure answer is wrong, look at the label."
+    )
+    return section("Examples", note, *parts, anchor="examples")
+
+
+def about(report: Report, manifest: Manifest) -> str:
+    """Which model and which products these are."""
+    rows: list[tuple[str, str]] = [
+        ("model", f"{report.model}, version {report.model_version}"),
+        ("catalog", f"{report.catalog}, fingerprint {report.catalog_version[:12]}, {report.split} split"),
+        ("made by", f"shelver {manifest.shelver_version}, commit {manifest.git_commit or 'unknown'}"),
+        ("tree", manifest.taxonomy_version),
+        *words.encoders(manifest).items(),
+        *((f"weights of {expert}, asked with {name}", value) for name, expert, value in words.weights(manifest)),
+    ]
+    config = table(["setting", "value"], list(words.settings(manifest).items()), n_words=2)
+    return section(
+        "The model",
+        table(["", ""], rows, n_words=2),
+        f"<details><summary>Training config</summary>{config}</details>",
+        anchor="model",
+    )
+
+
+def _card(example: Example, pictures: Mapping[str, bytes]) -> str:
+    data = pictures.get(example.product_id)
+    picture = '<div class="none" aria-hidden="true"></div>'
+    if data is not None:
+        encoded = base64.b64encode(data).decode("ascii")
+        picture = f'<img src="data:image/jpeg;base64,{encoded}" alt="" loading="lazy">'
+    right = example.true_path == example.predicted_path
+    answer = f'<p class="path">{safe(example.predicted_path)}</p>'
+    if not right:
+        answer = (
+            f'<p class="path wrong"><b>said</b> {safe(example.predicted_path)}</p>'
+            f'<p class="path"><b>true</b> {safe(example.true_path)}</p>'
+        )
+    title = safe(example.title) if example.title else "<i>no text</i>"
+    return (
+        f"<li>{picture}<div><p>{title}</p>{answer}"
+        f'<p class="small">{100 * example.confidence:.1f} % sure, from {words.MODALITIES[example.modality]}</p>'
+        f'<p class="small id" title="{safe(example.product_id)}">{safe(example.product_id)}</p></div></li>'
+    )
+
+
+def _named(rows: Mapping[Modality, T]) -> dict[str, T]:
+    return {words.MODALITIES[modality]: row for modality, row in rows.items()}
+
+
+def _curves(views: Views[T]) -> dict[str, T]:
+    """What can be compared: the same products asked three ways, else the products as they came."""
+    if views.asked:
+        return _named(views.asked)
+    return _named(views.by_modality) if len(views.by_modality) > 1 else {"all": views.all}
+
+
+def _number(value: object) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return None
+    return float(value)
+
+
+def _thinned(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:
+    """Every so-manieth point, and the last one."""
+    every = math.ceil(len(points) / MAX_POINTS)
+    kept = [*points[:-1:every], points[-1]]
+    return [x for x, _ in kept], [y for _, y in kept]

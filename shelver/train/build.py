@@ -1,0 +1,193 @@
+"""From examples to an untrained model: which experts there are and what each looks at.
+
+The columns of a text embedding, from the left: the vectors of frozen encoders, the n-grams' learned vector, and
+the linear part's scores of the labels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from shelver.ngrams import NgramSpec, Vocabulary
+from shelver.taxonomy import SiblingGroups
+from shelver.train.config import Fusion
+from shelver.train.data import Examples, Features
+from shelver.train.linear import Linear, fit_linear
+from shelver.train.model import (
+    Expert,
+    Head,
+    HeadKind,
+    ImageExpert,
+    JointExpert,
+    NgramTable,
+    ProductModel,
+    Sentence,
+    TextExpert,
+    WideExpert,
+    beside_ngrams,
+    label_slots,
+)
+
+FEW_TEXTS: Final = 2_000
+"""Below this many texts, n-grams that occur once are kept too."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a config leaves open, settled for a catalog.
+
+    Attributes:
+        head: the kind of head.
+        fusion: how text and picture come together.
+        ngrams: how texts are taken apart; None where the model reads no n-grams.
+        linear: whether the wide linear part is learned.
+        network: whether a network is learned on the n-grams.
+        text_width, hidden: of the n-grams' vectors, which are their experts' hidden layer, and of other hidden
+            layers.
+        dropout, image_dropout: for text and for pictures.
+        min_count, max_features: of n-grams.
+        seed: of the first weights.
+    """
+
+    head: HeadKind
+    fusion: Fusion
+    ngrams: NgramSpec | None
+    linear: bool
+    network: bool
+    text_width: int
+    hidden: int
+    dropout: float
+    image_dropout: float
+    min_count: int
+    max_features: int
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """A model ready to learn step by step, with what was fitted at once.
+
+    Attributes:
+        linear: the wide part, done; None without.
+        labels: nodes that it scores, ascending, shape (C,).
+    """
+
+    model: ProductModel
+    vocabulary: Vocabulary | None
+    linear: Linear | None
+    labels: NDArray[np.int32]
+
+
+def fit_vocabulary(plan: Plan, examples: Examples) -> Vocabulary | None:
+    """The n-grams of the training texts; None where the model reads none."""
+    if plan.ngrams is None:
+        return None
+    texts = [text for text in examples.texts if text is not None]
+    min_count = 1 if len(texts) < FEW_TEXTS else plan.min_count
+    return Vocabulary.fit(texts, plan.ngrams, min_count=min_count, max_features=plan.max_features)
+
+
+def fit_wide(
+    features: Features, vocabulary: Vocabulary, labels: NDArray[np.int32], sentence: Sentence | None, seed: int
+) -> Linear:
+    """The linear part, on the products that have a text; `labels` are the nodes of all products, ascending."""
+    rows = np.flatnonzero(features.text_present)
+    assert features.ngrams is not None
+    dense = None
+    if sentence is not None and features.frozen is not None:
+        with torch.inference_mode():
+            dense = beside_ngrams(sentence(torch.from_numpy(features.frozen[rows].astype(np.float32)))).numpy()
+    return fit_linear(
+        features.ngrams.rows(rows),
+        np.searchsorted(labels, features.node[rows]),
+        n_features=max(len(vocabulary), 1),  # as many rows as the table has
+        n_labels=len(labels),
+        dense=dense,
+        seed=seed,
+    )
+
+
+def fit_sentence(features: Features) -> Sentence | None:
+    """How the frozen encoders' vectors are standardised; None without."""
+    if features.frozen is None:
+        return None
+    mean, scale = _standard(features.frozen[features.text_present])
+    return Sentence((0, len(mean)), mean, scale)
+
+
+def build(
+    plan: Plan,
+    features: Features,
+    groups: SiblingGroups,
+    *,
+    vocabulary: Vocabulary | None,
+    linear: Linear | None,
+    sentence: Sentence | None,
+    labels: NDArray[np.int32],
+    device: torch.device,
+) -> Built:
+    """A model with random weights, the same ones for the same seed."""
+    torch.manual_seed(plan.seed)
+    experts: dict[str, Expert] = {}
+    table = ngrams = None
+    at = 0
+    if sentence is not None:
+        at = sentence.width
+    if vocabulary is not None and plan.network:
+        table = NgramTable(max(len(vocabulary), 1), plan.text_width)
+        ngrams = (at, at + plan.text_width)
+        at += plan.text_width
+
+    def text_expert(sentence: Sentence | None, ngrams: tuple[int, int] | None) -> TextExpert:
+        width = plan.text_width if ngrams is not None else plan.hidden
+        return TextExpert(width, groups, plan.dropout, plan.head, sentence=sentence, ngrams=ngrams)
+
+    if sentence is not None and ngrams is not None:
+        experts["text"] = text_expert(sentence, ngrams)
+    if ngrams is not None:
+        experts["ngram"] = text_expert(None, ngrams)
+    elif sentence is not None:
+        experts["sentence"] = text_expert(sentence, None)
+    if features.image is not None:
+        mean, scale = _standard(features.image.values[features.image.present])
+        experts["image"] = ImageExpert(mean, scale, plan.hidden, groups, plan.image_dropout, plan.head)
+        if at and plan.fusion != "late":
+            experts["joint"] = JointExpert(
+                (0, at), mean, scale, plan.hidden, groups, plan.image_dropout, plan.head
+            )
+    if linear is not None:
+        inside = torch.from_numpy(label_slots(groups, labels))
+        experts["linear"] = WideExpert(
+            (at, at + len(labels)),
+            torch.from_numpy(linear.bias),
+            inside,
+            sentence=sentence if linear.dense is not None else None,
+            dense=torch.from_numpy(linear.dense) if linear.dense is not None else None,
+        )
+    model = ProductModel(table, Head(experts)).to(device)
+    return Built(model, vocabulary, linear, labels)
+
+
+def _standard(values: NDArray[np.float16] | NDArray[np.float32]) -> tuple[Tensor, Tensor]:
+    """Mean and inverse standard deviation of each column, shape (D,) each."""
+    if not len(values):
+        return torch.zeros(values.shape[1]), torch.ones(values.shape[1])
+    # In float64 block by block: a copy of everything in float32 would double the memory.
+    total = np.zeros(values.shape[1])
+    square = np.zeros(values.shape[1])
+    for start in range(0, len(values), 4096):
+        block = values[start : start + 4096].astype(np.float64)
+        total += block.sum(axis=0)
+        square += (block**2).sum(axis=0)
+    mean = total / len(values)
+    deviation = np.sqrt(np.maximum(square / len(values) - mean**2, 0.0))
+    return (
+        torch.from_numpy(mean.astype(np.float32)),
+        torch.from_numpy((1.0 / np.maximum(deviation, 1e-3)).astype(np.float32)),
+    )

@@ -1,0 +1,180 @@
+"""How far each expert is believed: fitted on products that none of them learned from.
+
+Each expert is calibrated alone, then the text's experts are averaged, and likewise the picture's: equal shares of
+calibrated experts are right more often than shares of the least loss, which lean on the least surprised one.
+Then text and picture are fused, with the expert that saw both, by shares of the least loss. What comes out is
+compared with simpler ways on the same products, and gives way where one of them is right more often: the linear
+part alone, the text alone, the picture alone. What is added must be worth it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shelver.calibrate import MODALITIES, Calibration, Modality, WeightFit, pooled_scores
+from shelver.taxonomy import SiblingGroups
+from shelver.train.config import Fusion
+
+Weights = tuple[tuple[float, ...], ...]
+"""E rows of L weights, as in `Calibration`."""
+SIMPLE: Final = ("linear", "ngram")
+"""Experts that the average of all is compared with."""
+
+
+@dataclass(frozen=True, slots=True)
+class HeldOut:
+    """What the experts say of some held-out products.
+
+    Attributes:
+        scores: of the slots, (n, M) for each expert.
+        node: labelled nodes, shape (n,).
+        modality: what each product has: 1 text, 2 image, 3 both; shape (n,).
+    """
+
+    scores: list[NDArray[np.float32]]
+    node: NDArray[np.int32]
+    modality: NDArray[np.int8]
+
+    def that_have(self, modality: Modality) -> HeldOut:
+        """The products that have at least what the modality names."""
+        bits = MODALITIES.index(modality) + 1
+        rows = np.flatnonzero(self.modality & bits == bits)
+        scores = [of_expert[rows] for of_expert in self.scores]
+        return HeldOut(scores, self.node[rows], np.full(len(rows), bits, np.int8))
+
+
+Batches = Callable[[], Iterable[HeldOut]]
+"""Goes through the held-out products from the start, as often as it is called."""
+
+
+def fit_calibration(
+    batches: Batches, experts: Mapping[str, Modality], groups: SiblingGroups, fusion: Fusion
+) -> tuple[Calibration, list[str]]:
+    """Weights of the experts for text, picture and both, and what was chosen, in sentences.
+
+    Args:
+        batches: the held-out products.
+        experts: what each expert looks at, by name, in the order of its scores.
+        groups: the slots' sibling groups.
+        fusion: see `TrainConfig.fusion`.
+    """
+    pool = _Pool(batches, experts, groups)
+    said: list[str] = []
+    alone: dict[Modality, Weights] = {}
+    for modality in ("text", "image"):
+        able = [name for name, needs in experts.items() if needs == modality]
+        if not able:
+            continue
+        tried = {"all experts in equal shares": able}
+        if len(able) > 1:
+            tried |= {f"the expert `{name}` alone": [name] for name in able if name in SIMPLE}
+        alone[modality], why = pool.best(modality, {why: pool.shares([names]) for why, names in tried.items()})
+        said += why
+    both: dict[str, Weights] = {}
+    joint = [name for name, needs in experts.items() if needs == "both"]
+    if "text" in alone and "image" in alone:
+        groups_of_experts = [[n for n, row in zip(experts, alone[m], strict=True) if any(row)] for m in alone]
+        if fusion != "joint" or not joint:
+            both["text and picture, weighed late"] = pool.shares(groups_of_experts)
+        if fusion != "late" and joint:
+            both["the expert that saw both"] = pool.shares([joint])
+        if fusion == "auto" and joint:
+            both["text, picture and the expert that saw both"] = pool.shares([*groups_of_experts, joint])
+        both["the text alone"], both["the picture alone"] = alone["text"], alone["image"]
+        alone["both"], why = pool.best("both", both)
+        said += why
+    elif alone:
+        alone["both"] = next(iter(alone.values()))
+    return _calibrated(pool.even, {**pool.even.weights, **alone}), said
+
+
+class _Pool:
+    """Fits shares of experts on the held-out products."""
+
+    def __init__(self, batches: Batches, experts: Mapping[str, Modality], groups: SiblingGroups) -> None:
+        self.batches = batches
+        self.experts = experts
+        self.groups = groups
+        self.even = Calibration.even(experts, groups.taxonomy.n_levels)
+        fits = {name: WeightFit(groups, [name == other for other in experts]) for name in experts}
+        for batch in batches():
+            for name, needs in experts.items():
+                of = batch.that_have(needs)
+                fits[name].add(of.scores, of.node)
+        # Of each expert the weights that make it honest alone, (E, L) with zeros for the others.
+        self._alone = {name: np.array(fit.weights()) for name, fit in fits.items()}
+
+    def shares(self, parts: list[list[str]]) -> Weights:
+        """Weights of experts: equal ones in each part, the parts among themselves by the least loss."""
+        blends = [sum(self._alone[name] for name in names) / len(names) for names in parts]
+        slot_level = self.groups.level[self.groups.slot_group] - 1
+        fit = WeightFit(self.groups, [True] * len(parts))
+        needs = {self.experts[name] for names in parts for name in names}
+        modality: Modality = next(iter(needs)) if len(needs) == 1 else "both"
+        for batch in self.batches():
+            of = batch.that_have(modality)
+            pooled = [
+                pooled_scores(
+                    of.scores,
+                    [row.astype(np.float32)[slot_level] if row.any() else None for row in np.asarray(blend)],
+                )
+                for blend in blends
+            ]
+            fit.add(pooled, of.node)
+        found = sum(np.asarray(blend) * np.array(row) for blend, row in zip(blends, fit.weights(), strict=True))
+        return tuple(tuple(round(float(weight), 6) for weight in row) for row in np.asarray(found))
+
+    def best(self, modality: Modality, tried: dict[str, Weights]) -> tuple[Weights, list[str]]:
+        """The weights that are right most often on the products that have what the modality names."""
+        if len(tried) == 1:
+            return next(iter(tried.values())), []
+        judged = {
+            name: judge(
+                self.batches(),
+                self.groups,
+                _calibrated(self.even, {**self.even.weights, modality: weights}),
+                only=modality,
+            )
+            for name, weights in tried.items()
+        }
+        best = max(judged, key=lambda name: (judged[name]["accuracy"], -judged[name]["loss"]))
+        figures = "; ".join(f"{name} {figure['accuracy']:.4f}" for name, figure in judged.items())
+        return tried[best], [f"{modality} is answered by {best} (accuracy on held-out products: {figures})"]
+
+
+def judge(
+    batches: Iterable[HeldOut], groups: SiblingGroups, calibration: Calibration, *, only: Modality | None = None
+) -> dict[str, float]:
+    """Accuracy of the most probable place and mean negative log likelihood, of products as they are.
+
+    Args:
+        batches: the held-out products.
+        groups: the slots' sibling groups.
+        calibration: weights of the experts.
+        only: look at the products that have this, and answer from it.
+    """
+    slot_weights = {m: calibration.slot_weights(m, groups) for m in MODALITIES}
+    right, loss, n = 0, 0.0, 0
+    for batch in batches:
+        asked = batch if only is None else batch.that_have(only)
+        for code, modality in enumerate(MODALITIES, start=1):
+            of = np.flatnonzero(asked.modality == code)
+            if not len(of):
+                continue
+            pooled = pooled_scores([part[of] for part in asked.scores], slot_weights[modality])
+            places = groups.here(groups.distribution(pooled))
+            node = asked.node[of]
+            right += int((places.argmax(axis=1) == node).sum())
+            # A label where training saw no stop has probability 0 here; the floor bounds its loss.
+            loss -= float(np.log(np.maximum(places[np.arange(len(of)), node], 1e-9)).sum())
+            n += len(of)
+    return {"accuracy": right / max(n, 1), "loss": loss / max(n, 1)}
+
+
+def _calibrated(even: Calibration, weights: dict[Modality, Weights]) -> Calibration:
+    return Calibration(experts=even.experts, needs=even.needs, weights=weights)

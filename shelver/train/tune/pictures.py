@@ -1,0 +1,181 @@
+"""What a fine-tuning learns from: the pictures of a catalog, as the blocks that stay frozen pass them on."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from shelver.catalog.split import Part
+from shelver.catalog.store import Catalog
+from shelver.errors import ImageError
+from shelver.images import ImageSpec, decode, fit, normalise
+from shelver.train.data import Say
+
+READ_PICTURES: Final = 64
+TELL_EVERY_S: Final = 5.0
+_DONE: Final = "inputs.json"
+_VALUES: Final = "inputs.bin"
+_NODES: Final = "nodes.npy"
+
+Frozen = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """Training pictures on disk; reading a row touches nothing but the row.
+
+    Attributes:
+        values: float16 (N, C, h, w, D), what the frozen blocks gave for each of C copies (the picture, then its
+            mirror image), or uint8 (N, 1, H, W, 3), the fitted pictures, where those would have taken too much.
+        nodes: label of each picture, shape (N,), int32.
+        spec: size of the pictures.
+    """
+
+    values: NDArray[np.float16] | NDArray[np.uint8]
+    nodes: NDArray[np.int32]
+    spec: ImageSpec
+
+    def __len__(self) -> int:
+        return len(self.nodes)
+
+    @property
+    def cached(self) -> bool:
+        """Whether the frozen blocks have been passed."""
+        return self.values.dtype == np.float16
+
+
+def prepare(
+    folder: Path,
+    catalog: Catalog,
+    splits: Sequence[Part],
+    spec: ImageSpec,
+    *,
+    frozen: Frozen | None,
+    mirror: bool,
+    say: Say,
+) -> Inputs:
+    """Fit the labelled pictures of some splits and pass them through the frozen blocks; done once a folder.
+
+    A picture that cannot be decoded is left out; each picture of a product is an example.
+
+    Args:
+        folder: where the files go. What a killed run left unfinished there is made again.
+        catalog: the catalog.
+        splits: parts to learn from.
+        spec: size of the pictures; its sides need not be multiples of 32 here.
+        frozen: (N, 3, H, W) → (N, D, h, w); None keeps the pictures themselves.
+        mirror: keep what `frozen` makes of each mirror image too.
+        say: told about rate and time left.
+    """
+    if not (folder / _DONE).is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        _write(folder, catalog, splits, spec, frozen=frozen, mirror=mirror, say=say)
+    noted = json.loads((folder / _DONE).read_text(encoding="utf-8"))
+    shape = tuple(noted["shape"])
+    values = np.memmap(folder / _VALUES, dtype=noted["dtype"], mode="r", shape=shape) if shape[0] else None
+    return Inputs(
+        np.zeros(shape, np.dtype(noted["dtype"])) if values is None else values,
+        np.load(folder / _NODES, allow_pickle=False),
+        spec,
+    )
+
+
+def _write(
+    folder: Path,
+    catalog: Catalog,
+    splits: Sequence[Part],
+    spec: ImageSpec,
+    *,
+    frozen: Frozen | None,
+    mirror: bool,
+    say: Say,
+) -> None:
+    expected = sum(catalog.info.by_split.get(split, 0) for split in splits)
+    nodes: list[int] = []
+    shape: tuple[int, ...] = (1, spec.height_px, spec.width_px, 3)
+    started = told = time.monotonic()
+    with (folder / _VALUES).open("wb") as file:
+        for batch in _batches(catalog, splits, spec):
+            pictures = np.stack([fitted for _, _, fitted in batch])
+            values = pictures[:, None] if frozen is None else _passed(frozen, pictures, spec, mirror)
+            shape = values.shape[1:]
+            file.write(values.tobytes())
+            nodes += [node for _, node, _ in batch]
+            now = time.monotonic()
+            if now - told > TELL_EVERY_S:
+                told = now
+                n_products = batch[-1][0] + 1
+                left_s = max(0, expected - n_products) * (now - started) / n_products
+                size = f"{spec.width_px}x{spec.height_px}"
+                rate = len(nodes) / (now - started)
+                say(f"frozen blocks: {len(nodes):,} pictures at {size} px, {rate:,.0f}/s, {left_s:,.0f} s left")
+        file.flush()
+        os.fsync(file.fileno())
+    np.save(folder / _NODES, np.array(nodes, np.int32), allow_pickle=False)
+    partial = folder / (_DONE + ".partial")
+    kind = "uint8" if frozen is None else "float16"
+    partial.write_text(json.dumps({"shape": [len(nodes), *shape], "dtype": kind}), encoding="utf-8")
+    partial.replace(folder / _DONE)
+
+
+def _passed(frozen: Frozen, pictures: NDArray[np.uint8], spec: ImageSpec, mirror: bool) -> NDArray[np.float16]:
+    pixels = torch.from_numpy(normalise(pictures, spec))
+    copies = [pixels, pixels.flip(3)] if mirror else [pixels]
+    with torch.no_grad():
+        made = [frozen(copy).permute(0, 2, 3, 1).to("cpu", torch.float16).numpy() for copy in copies]
+    return np.stack(made, axis=1)
+
+
+def _batches(
+    catalog: Catalog, splits: Sequence[Part], spec: ImageSpec
+) -> Iterator[list[tuple[int, int, NDArray[np.uint8]]]]:
+    batch = []
+    before = 0
+    for split in splits:
+        for number, node, fitted in labelled_pictures(catalog, split, spec):
+            batch.append((before + number, node, fitted))
+            if len(batch) == READ_PICTURES:
+                yield batch
+                batch = []
+        before += catalog.info.by_split.get(split, 0)
+    if batch:
+        yield batch
+
+
+def labelled_pictures(
+    catalog: Catalog, split: Part, spec: ImageSpec, *, every: int = 1
+) -> Iterator[tuple[int, int, NDArray[np.uint8]]]:
+    """The usable pictures of the labelled products of a split, in order.
+
+    Args:
+        catalog: the catalog.
+        split: which part.
+        spec: size of the pictures.
+        every: look only at each so many-th product.
+
+    Yields:
+        (number of the product in its split, node of its label, uint8 (H, W, 3)).
+    """
+    number = -1
+    for products in catalog.products(split):
+        for product in products:
+            number += 1
+            if product.node_id is None or number % every:
+                continue
+            node = catalog.taxonomy.index(product.node_id)
+            for data in product.images:
+                try:
+                    image = decode(data, target_px=(spec.width_px, spec.height_px), background=spec.background)
+                except ImageError:
+                    continue
+                yield number, node, fit(image, spec)

@@ -1,0 +1,327 @@
+"""The page and the model card: offline, safe whatever the products are called, of limited size, and true."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+import re
+import sys
+from collections.abc import Callable
+from html.parser import HTMLParser
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from shelver import registry
+from shelver.catalog.store import Catalog
+from shelver.evaluate import Confusions, Example, Examples, Figures, Mistake, Report, evaluate
+from shelver.registry import Manifest
+from shelver.report import MAX_BYTES, learning_rows, publish, write_card, write_html
+from shelver.report.words import encoders, interval, weights
+
+if find_spec("matplotlib") is None:
+    if os.environ.get("CI") == "true":
+        raise RuntimeError("CI must have matplotlib: install the `report` extra")
+    pytest.skip("matplotlib is not installed", allow_module_level=True)
+
+NASTY = '"><script>alert(1)</script><img src=http://x.test/a onerror=alert(2)>\x00\ud800 $x$'
+
+
+class Page(HTMLParser):
+    """What a browser finds in a page."""
+
+    def __init__(self, source: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.style = ""
+        self.feed(source)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+
+    def handle_data(self, data: str) -> None:
+        if self.tags and self.tags[-1][0] == "style" and not self.style:
+            self.style = data
+        else:
+            self.text += data
+
+    def count(self, tag: str) -> int:
+        return sum(name == tag for name, _ in self.tags)
+
+
+Write = Callable[..., Page]
+
+
+@pytest.fixture(scope="module")
+def report(both_model: Path, tiny_catalog: Catalog) -> Report:
+    return evaluate(both_model, tiny_catalog, say=lambda line: None, threads=1)
+
+
+@pytest.fixture(scope="module")
+def manifest(both_model: Path) -> Manifest:
+    return registry.read_manifest(both_model)
+
+
+@pytest.fixture
+def write(tmp_path: Path, manifest: Manifest) -> Write:
+    def page(
+        report: Report,
+        pictures: dict[str, bytes] | None = None,
+        learning: list[dict[str, object]] | None = None,
+    ) -> Page:
+        path = write_html(
+            report, tmp_path / "new" / "report.html", pictures=pictures or {}, learning=learning, manifest=manifest
+        )
+        assert path.stat().st_size < MAX_BYTES
+        assert [file.name for file in path.parent.iterdir()] == ["report.html"]
+        return Page(path.read_text(encoding="utf-8"))
+
+    return page
+
+
+@pytest.fixture
+def copied(both_model: Path, tmp_path: Path) -> Path:
+    """A model folder to write into; the others share the original."""
+    folder = tmp_path / "copied"
+    folder.mkdir()
+    for file in both_model.iterdir():
+        if file.is_file():
+            (folder / file.name).write_bytes(file.read_bytes())
+    (folder / "run").mkdir()
+    (folder / "run" / "metrics.jsonl").write_bytes((both_model / "run" / "metrics.jsonl").read_bytes())
+    return folder
+
+
+def with_names(report: Report, name: str, n: int = 12) -> Report:
+    examples = tuple(
+        Example(
+            product_id=f"{i} {name}",
+            title=name,
+            true_path=name,
+            predicted_path=f"{name} > x",
+            confidence=0.5,
+            modality="both",
+        )
+        for i in range(n)
+    )
+    return report.model_copy(
+        update={
+            "model": name,
+            "catalog": name,
+            "by_source": {name: report.figures, "b": report.figures},
+            "n_errors": {name: 3},
+            "confusions": Confusions(
+                pairs=(Mistake(true_path=name, predicted_path=name, n=1, share=1.0),),
+                paths=(name, "b"),
+                matrix=((1, 2), (3, 4)),
+                other=(0, 1),
+                unanswered=(0, 0),
+            ),
+            "examples": Examples(right=examples, wrong=examples, unsure=examples),
+        }
+    )
+
+
+def test_all_that_an_evaluation_leaves_behind(
+    report: Report, copied: Path, tiny_catalog: Catalog, tmp_path: Path
+) -> None:
+    said: list[str] = []
+    before = registry.read_manifest(copied).model_version
+    written = publish(report, model=copied, catalog=tiny_catalog, out=tmp_path / "out", say=said.append)
+    assert [path.name for path in written] == ["report.json", "report.html", "README.md"]
+    assert said == []
+    page = Page(written[1].read_text(encoding="utf-8"))
+    for anchor in ("levels", "asked", "confidence", "confusions", "learning", "examples", "model"):
+        assert ("section", {"id": anchor}) in page.tags, anchor
+    assert f"{100 * (report.accuracy or 0):.1f} %" in page.text
+    assert f"{report.n:,} labelled products" in page.text
+    shown = report.examples
+    assert page.count("li") == len((*shown.right, *shown.wrong, *shown.unsure))
+    assert all(one.product_id in page.text for one in (*shown.right, *shown.wrong, *shown.unsure))
+    assert page.count("img") > 0
+    assert "flatter" not in page.text  # these are the products of the test split
+    assert "data:image" not in written[0].read_text(encoding="utf-8")
+    assert registry.read_manifest(copied, verify=True).model_version == before
+
+
+def test_the_page_needs_no_network_no_script_and_no_other_file(report: Report, write: Write) -> None:
+    page = write(report, {one.product_id: b"\xff\xd8jpeg" for one in report.examples.right})
+    assert page.count("script") == page.count("link") == page.count("iframe") == 0
+    for tag, attributes in page.tags:
+        for name, value in attributes.items():
+            assert not name.startswith("on")
+            assert name != "style"
+            if name in ("src", "href"):
+                assert (value or "").startswith("data:image/jpeg;base64," if tag == "img" else "#")
+    policy = next(a["content"] or "" for t, a in page.tags if a.get("http-equiv") == "Content-Security-Policy")
+    digest = base64.b64encode(hashlib.sha256(page.style.encode()).digest()).decode()
+    assert "default-src 'none'" in policy
+    assert f"style-src 'sha256-{digest}'" in policy
+    assert "unsafe" not in policy
+    assert "prefers-color-scheme:dark" in page.style
+    targets = {(a.get("href") or "")[1:] for t, a in page.tags if t == "a"}
+    assert targets <= {a.get("id") for t, a in page.tags if t == "section"}
+
+
+def test_nothing_that_a_product_is_called_becomes_markup(report: Report, write: Write) -> None:
+    honest, hostile = write(with_names(report, "name")), write(with_names(report, NASTY))
+    assert hostile.count("script") == 0
+    assert hostile.count("img") == honest.count("img") == 0
+    assert [tag for tag, _ in hostile.tags if tag != "path"] == [tag for tag, _ in honest.tags if tag != "path"]
+    assert '"><script>alert(1)</script>' in hostile.text
+
+
+def test_pictures_make_room_before_anything_else_does(report: Report, write: Write) -> None:
+    many = with_names(report, "name")
+    noise = np.random.default_rng(0).bytes(300_000)
+    some = write(many, {f"{i} name": noise for i in range(12)})
+    assert 0 < some.count("img") < 36  # three kinds of 12, at 400 kB each as base64
+    none = write(many, {f"{i} name": noise * 20 for i in range(12)})
+    assert none.count("img") == 0
+    assert none.count("li") == 36
+    assert none.count("svg") == some.count("svg") > 0
+
+
+def test_names_without_end_are_cut(report: Report, write: Write) -> None:
+    page = write(with_names(report, "endless " * 50_000))
+    assert page.count("li") == 36
+
+
+@pytest.mark.parametrize(
+    ("rows", "n_curves"),
+    [
+        (None, 0),
+        ([], 0),
+        ([{"phase": "choose"}, {"epoch": 1}, {"epoch": "x", "train_loss": 1.0}], 0),
+        ([{"step": 5, "train_loss": 1.0, "note": "x"}, {"step": 9, "train_loss": None}], 1),
+        ([{"epoch": 1, "train_loss": float("nan")}, {"epoch": 2, "validation_accuracy": 0.5}], 1),
+        (
+            [
+                {"phase": phase, "epoch": i, "train_loss": 1 / (i + 1), "validation_accuracy": i / 5000}
+                for phase in ("choose", "refit")
+                for i in range(5000)
+            ],
+            4,
+        ),
+    ],
+)
+def test_learning_curves_are_drawn_from_whatever_numbers_there_are(
+    rows: list[dict[str, object]] | None, n_curves: int, report: Report, write: Write
+) -> None:
+    page = write(report, learning=rows)
+    assert (("section", {"id": "learning"}) in page.tags) == (n_curves > 0)
+    described = page.text.split("Learning curves", 1)[-1].split("How it learned", 1)[0]
+    if n_curves > 1:
+        assert len(re.findall(r"(choose|refit): ", described)) == n_curves
+
+
+def test_damaged_lines_of_a_training_log_are_passed_over(tmp_path: Path) -> None:
+    assert learning_rows(tmp_path) is None
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "metrics.jsonl").write_bytes(b'{"epoch": 1}\n\xff\xfe\n[1]\n{"epoch": 2}\n{"epo')
+    assert learning_rows(tmp_path) == [{"epoch": 1}, {"epoch": 2}]
+
+
+def test_without_matplotlib_the_rest_is_written_and_the_remedy_said(
+    report: Report, copied: Path, tiny_catalog: Catalog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    said: list[str] = []
+    written = publish(report, model=copied, catalog=tiny_catalog, out=tmp_path / "out", say=said.append)
+    assert [path.name for path in written] == ["report.json", "README.md"]
+    assert not (tmp_path / "out" / "report.html").exists()
+    assert len(said) == 1
+    assert "pip install 'shelver[report]'" in said[0]
+
+
+def test_a_card_says_what_the_model_is_before_anyone_evaluated_it(copied: Path, manifest: Manifest) -> None:
+    card = write_card(manifest, None, copied).read_text(encoding="utf-8")
+    assert manifest.model_version in card
+    assert "Not evaluated yet" in card
+    assert "| training products | 90 |" in card
+    assert re.search(r"\| Home \| 54 \|", card)
+    assert "ngram" in card
+    assert "lite0" in card
+    assert f"| hidden | {manifest.config['hidden']} |" in card
+
+
+def test_a_card_keeps_the_figures_of_every_split_of_this_very_model(
+    report: Report, copied: Path, manifest: Manifest
+) -> None:
+    other = report.model_copy(update={"split": "validation", "accuracy": 0.123, "catalog": "b"})
+    write_card(manifest, report, copied)
+    card = write_card(manifest, other, copied).read_text(encoding="utf-8")
+    assert f"### test split of {report.catalog}" in card
+    assert "### validation split of b" in card
+    assert card.count("flatter it") == 1
+    assert "12.3 %" in card
+    assert write_card(manifest, None, copied).read_text(encoding="utf-8") == card
+    assert write_card(manifest, report, copied).read_text(encoding="utf-8") == card
+    stranger = report.model_copy(update={"model_version": "0" * 12, "split": "train"})
+    assert write_card(manifest, stranger, copied).read_text(encoding="utf-8") == card
+    (copied / "report" / "figures.json").write_text('{"model_version": 3}')
+    assert "Not evaluated yet" in write_card(manifest, None, copied).read_text(encoding="utf-8")
+
+
+def test_no_name_becomes_markup_in_a_card(report: Report, copied: Path, manifest: Manifest) -> None:
+    card = write_card(manifest, report.model_copy(update={"catalog": f"{NASTY} | [x](y) `c`\n# h"}), copied)
+    text = card.read_text(encoding="utf-8")
+    assert "<script" not in text
+    assert r"\[x\](y) \`c\`" in text
+    assert "\n# h" not in text
+    tables = [line for line in text.splitlines() if line.startswith("|")]
+    assert all(len(re.findall(r"(?<!\\)\|", line)) in (3, 4, 9) for line in tables)
+
+
+def test_a_folder_that_cannot_be_written_to_costs_only_the_card(
+    report: Report, copied: Path, tiny_catalog: Catalog, tmp_path: Path
+) -> None:
+    (copied / "README.md").mkdir()
+    said: list[str] = []
+    written = publish(report, model=copied, catalog=tiny_catalog, out=tmp_path / "out", say=said.append)
+    assert [path.name for path in written] == ["report.json", "report.html"]
+    assert "model card" in said[0]
+
+
+def test_the_interval_of_a_share_is_wilsons() -> None:
+    # Wilson's own bounds for 81 of 263, as textbooks print them.
+    low, high = interval(81 / 263, 263)
+    assert (round(low, 4), round(high, 4)) == (0.2553, 0.3662)
+    assert interval(0.0, 10)[0] == 0.0
+    assert interval(1.0, 10)[1] == pytest.approx(1.0)
+
+
+def test_what_a_manifest_says_is_put_in_words(manifest: Manifest) -> None:
+    said = encoders(manifest)
+    assert said["texts"] == "ngram (21 wide); reads title, brand, description"
+    assert said["pictures"].startswith("lite0 (32 x 32 px")
+    assert "may stop at 1 inner" in said["head"]
+    rows = weights(manifest)
+    assert {name for name, _, _ in rows} == {"text", "picture", "text and picture"}
+    assert all(expert and len(by_level.split(", ")) == 3 for _, expert, by_level in rows)
+
+
+def test_a_report_without_pictures_curves_and_mistakes_still_makes_a_page(report: Report, write: Write) -> None:
+    bare = report.model_copy(
+        update={
+            "examples": Examples(),
+            "confusions": Confusions(),
+            "asked": {},
+            "by_modality": {},
+            "by_frequency": {},
+            "by_source": {},
+            "by_level": {"1": Figures(n=0)},
+            "ece": None,
+        }
+    )
+    page = write(bare)
+    assert "Not one wrong answer." in page.text
+    assert ("section", {"id": "examples"}) not in page.tags
+    assert "–" in page.text
