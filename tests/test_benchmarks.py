@@ -34,10 +34,10 @@ SET = data.Set("tiny", "tiny", "text")
 
 
 def installed(name: str) -> None:
-    """Skip where a rival is not there, but fail where it ought to be."""
+    """Skip where a rival is not there; fail where it ought to be: all but fastText, which `make bench` compiles."""
     if find_spec(name) is None:
-        assert os.environ.get("CI") != "true", f"{name} ought to be installed: the `bench` extra"
-        pytest.skip(f"{name} is not installed: pip install '.[bench]'")
+        assert os.environ.get("CI") != "true" or name == "fasttext", f"{name} ought to be installed"
+        pytest.skip(f"{name} is not installed: `make bench` installs it, and needs a C++ compiler for it")
 
 
 @pytest.mark.parametrize(

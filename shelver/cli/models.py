@@ -147,7 +147,7 @@ def _config(file: Path | None, recorded: TrainConfig | None, **flags: Any) -> Tr
         first = error.errors()[0]
         raise ConfigError(
             f"{'.'.join(map(str, first['loc']))} = {first['input']!r}",
-            allowed=first["msg"],
+            allowed=first["msg"].removeprefix("Value error, "),
             remedy="See `shelver train --help`.",
         ) from error
 
