@@ -34,7 +34,7 @@ SET = data.Set("tiny", "tiny", "text")
 
 
 def installed(name: str) -> None:
-    """Skip where a rival is not there; fail where it ought to be: all but fastText, which `make bench` compiles."""
+    """Skip where a rival is not there; fail where it ought to be: all but fastText, compiled by `make bench`."""
     if find_spec(name) is None:
         assert os.environ.get("CI") != "true" or name == "fasttext", f"{name} ought to be installed"
         pytest.skip(f"{name} is not installed: `make bench` installs it, and needs a C++ compiler for it")
