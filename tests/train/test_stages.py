@@ -72,6 +72,11 @@ def test_the_size_decides(
     assert any(f"{n:,} products to learn from" in choice for choice in settled.choices)
 
 
+def test_a_small_catalog_with_a_validation_split_that_says_enough_is_not_folded(texts_only: Catalog) -> None:
+    assert settle(of_size(texts_only, 2_000, stages.ENOUGH_HELD), TrainConfig()).folds == 0
+    assert settle(of_size(texts_only, 2_000, stages.ENOUGH_HELD - 1), TrainConfig()).folds == stages.FOLDS
+
+
 def test_what_the_config_says_wins_over_the_size(texts_only: Catalog) -> None:
     config = TrainConfig(
         text_encoder="ngram",
