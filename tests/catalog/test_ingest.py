@@ -306,6 +306,8 @@ from shelver.catalog.ingest import ingest
 feed, out, n, rows, how = sys.argv[1], sys.argv[2], *map(int, sys.argv[3:])
 staging.SHARD_ROWS = store.SHARD_ROWS = rows
 fsync, replace = os.fsync, Path.replace
+# A shell's background job starts with the keyboard's interrupt ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 left = n
 def counted():
     global left
