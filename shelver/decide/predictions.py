@@ -1,45 +1,16 @@
-"""From probabilities on the tree to decisions: what a consumer is told.
-
-`decide` knows no model. It sees P(node | product) and a policy, so thresholds and policies change without
-retraining and without embedding anything again.
-"""
+"""Probabilities in, predictions out: the columns that decoders read and write."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
 
 from shelver.calibrate import MODALITIES, Modality
-from shelver.errors import ShapeError
-from shelver.taxonomy import SiblingGroups, Taxonomy
-
-MAX_ARGMAX: Final = 256
-"""Up to so many alternatives, finding them one by one is faster than sorting."""
-
-
-class Policy(BaseModel):
-    """How one consumer wants its decisions made.
-
-    Attributes:
-        decoder: "best_leaf" answers with the most probable place where a product can stand: a leaf, or an inner
-            node at which products were seen to stop.
-        n_top: how many alternatives to list, the decided node included.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    decoder: Literal["best_leaf"] = "best_leaf"
-    n_top: int = Field(default=5, ge=1)
-
-
-DEEPEST = Policy()
-"""The default: always the most probable place where products can stand, never an abstention."""
+from shelver.taxonomy import Taxonomy
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +21,13 @@ class Probabilities:
         nodes: P(node | product), shape (N, K), float32; column k is `taxonomy.ids[k]`; a parent is the sum of its
             children and of its own "here"; level 1 sums to 1. Rows without any input are zero.
         modality: what each product was answered from, shape (N,), int8: 0 nothing, 1 text, 2 image, 3 both.
+        outside: how strange each product is to the model, shape (N,), float32 in [0, 1]: the share of known
+            products that are less strange. None where the model cannot tell.
     """
 
     nodes: NDArray[np.float32]
     modality: NDArray[np.int8]
+    outside: NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,76 +108,6 @@ class Predictions:
         return Prediction(
             tree.ids[node], tree.paths[node], float(self.confidence[i]), levels, alternatives, modality, None
         )
-
-
-def decide(probs: Probabilities, taxonomy: Taxonomy, groups: SiblingGroups, policy: Policy) -> Predictions:
-    """Make decisions from probabilities.
-
-    Args:
-        probs: the distribution of N products over the K nodes of `taxonomy`.
-        taxonomy: the tree.
-        groups: its sibling groups; they know at which inner nodes products may stop.
-        policy: what the consumer wants.
-
-    Raises:
-        ShapeError: `probs.nodes` is not (N, K).
-    """
-    nodes = probs.nodes
-    n, k = len(nodes), taxonomy.n_nodes
-    if nodes.ndim != 2 or nodes.shape[1] != k:
-        raise ShapeError(
-            f"probabilities of shape {nodes.shape}",
-            allowed=f"(N, {k}), a column for each node of the tree",
-            remedy="Take them from the Emb2Prob stage of the same model folder.",
-        )
-    places = np.flatnonzero(taxonomy.is_leaf | (groups.here_slot >= 0)).astype(np.int32)
-    # Where products stop at leaves alone, P(standing there) is P(node), and nothing has to be subtracted.
-    stops_inside = len(places) > np.count_nonzero(taxonomy.is_leaf)
-    place_probs = (groups.here(nodes) if stops_inside else nodes).take(places, axis=1)
-    n_top = min(policy.n_top, len(places))
-    row = np.arange(n)[:, None]
-    best = greatest(place_probs, n_top)
-    top_node, top_confidence = places[best], place_probs[row, best]
-
-    node = top_node[:, 0].copy()
-    answered = probs.modality > 0
-    lineage = taxonomy.lineage[node]
-    level_confidence = np.where(lineage >= 0, nodes[row, np.maximum(lineage, 0)], np.float32(np.nan))
-    confidence = top_confidence[:, 0].copy()
-    node[~answered] = 0
-    confidence[~answered] = np.nan
-    level_confidence[~answered] = np.nan
-    top_node[~answered] = 0
-    top_confidence[~answered] = np.nan
-    return Predictions(
-        taxonomy=taxonomy,
-        answered=answered,
-        node=node,
-        confidence=confidence,
-        level_confidence=level_confidence,
-        top_node=top_node,
-        top_confidence=top_confidence,
-        modality=probs.modality,
-        errors=tuple(None if ok else "empty_product" for ok in answered.tolist()),
-        picture_errors=(None,) * n,
-    )
-
-
-def greatest(values: NDArray[np.float32], n: int) -> NDArray[np.intp]:
-    """Columns of the n greatest values of each row, greatest first; of equal values the first column first.
-
-    Not a partition: it takes several times as long as a few argmax, and which of several equal values it takes
-    differs between processors.
-    """
-    if n > MAX_ARGMAX:
-        return np.argsort(-values, axis=1, kind="stable")[:, :n]
-    left = values.copy()
-    best = np.empty((len(values), n), dtype=np.intp)
-    row = np.arange(len(values))
-    for i in range(n):
-        best[:, i] = left.argmax(axis=1)
-        left[row, best[:, i]] = -np.inf
-    return best
 
 
 def concatenate(parts: Sequence[Predictions]) -> Predictions:
