@@ -234,7 +234,7 @@ def _export_frozen(
         looked: View = "crop" if "crop" in said else "fit"
         model = None
         if "tuned" in said:
-            model = _tuned(catalog, config, settled.image, cache=cache, threads=threads, say=say)
+            model = _tuned(catalog, config, settled.image, looked, cache=cache, threads=threads, say=say)
         calibration = None
         if config.precision == "int8" and encoder != "colour":
             sample = (data for batch in catalog.products("train") for p in batch for data in p.images)
@@ -257,7 +257,14 @@ def _export_frozen(
 
 
 def _tuned(
-    catalog: Catalog, config: TrainConfig, spec: ImageSpec, *, cache: Path, threads: int | None, say: Say
+    catalog: Catalog,
+    config: TrainConfig,
+    spec: ImageSpec,
+    view: View,
+    *,
+    cache: Path,
+    threads: int | None,
+    say: Say,
 ) -> Lite0:
     """The picture encoder fine-tuned on the catalog, or as an earlier run with the same recipe left it."""
     tree = catalog.taxonomy
@@ -267,6 +274,7 @@ def _tuned(
         groups,
         spec,
         config.tune,
+        view=view,
         work=cache / "tuned",
         seed=config.seed,
         threads=threads,

@@ -24,7 +24,7 @@ from shelver.train.checkpoint import Checkpoints
 from shelver.train.lite0 import Lite0, export_lite0, load_lite0
 from shelver.train.tune import Tuned, TuneSpec, encoder, loop, network, open_tuned, tune_lite0
 from shelver.train.tune.network import Network
-from shelver.train.tune.pictures import labelled_pictures, prepare
+from shelver.train.tune.pictures import at_size, labelled_pictures, prepare, random_box
 
 SPEC = ImageSpec(height_px=64, width_px=64)
 SMALL = TuneSpec(epochs=2, batch_size=8, frozen_blocks=11, head_epochs=3, train_scale=0.5)
@@ -339,3 +339,35 @@ def test_the_written_weights_are_the_encoders_and_nothing_more(done: Tuned) -> N
         features = done.model(torch.rand(3, 3, 64, 64))
     assert features.min() >= 0
     assert features.max() <= 6
+
+
+def test_random_crops_keep_the_promised_share_of_the_area_and_lie_inside() -> None:
+    rng = np.random.default_rng(0)
+    shares = []
+    for _ in range(500):
+        left, top, right, bottom = random_box(60, 90, 0.4, rng)
+        assert 0 <= left < right <= 90 + 1e-9
+        assert 0 <= top < bottom <= 60 + 1e-9
+        shares.append((right - left) * (bottom - top) / (60 * 90))
+    # Where a stretched part would stand over the edge it is cut there, at most by what the stretch added.
+    assert min(shares) > 0.4 * 3 / 4
+    assert min(shares) < 0.5
+    assert max(shares) > 0.9
+
+
+def test_a_crop_shows_the_part_in_its_box() -> None:
+    picture = np.zeros((40, 40, 3), np.uint8)
+    picture[20:, 20:] = 255
+    size = ImageSpec(height_px=32, width_px=32)
+    # A hair of what lies beside the box is mixed into its edge.
+    assert at_size(picture, size, (20, 20, 40, 40))[2:, 2:].min() == 255
+    assert at_size(picture, size, (0, 0, 20, 20))[:-2, :-2].max() == 0
+    assert at_size(picture, size).shape == (32, 32, 3)
+
+
+def test_random_crops_are_learned_from_repeatably_and_by_either_view(catalog: Catalog, tmp_path: Path) -> None:
+    recipe = SMALL.model_copy(update={"crops": 0.5, "train_scale": 1.0, "epochs": 10})
+    first = tuned(catalog, tmp_path / "a", recipe)
+    assert first.validation["accuracy"] == 1.0
+    assert state(first.model) == state(tuned(catalog, tmp_path / "b", recipe).model)
+    assert state(first.model) != state(tuned(catalog, tmp_path / "c", recipe, view="crop").model)

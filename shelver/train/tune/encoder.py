@@ -18,7 +18,7 @@ from shelver.catalog.split import Part
 from shelver.catalog.store import Catalog
 from shelver.errors import CatalogError
 from shelver.folders import sha256_of, writing_alone
-from shelver.images import ImageSpec
+from shelver.images import ImageSpec, View
 from shelver.taxonomy import SiblingGroups
 from shelver.train.checkpoint import Checkpoints, Progress, Stopwatch
 from shelver.train.data import Say
@@ -60,6 +60,7 @@ def tune_lite0(
     spec: ImageSpec,
     tune: TuneSpec,
     *,
+    view: View = "fit",
     work: Path,
     seed: int,
     threads: int | None,
@@ -76,6 +77,7 @@ def tune_lite0(
         groups: of the catalog's tree; labels are its nodes.
         spec: the size that the encoder will be used at.
         tune: the recipe.
+        view: which part of a picture the encoder will see.
         work: folder for states and activations (3 bytes a training pixel, 6 with `mirror`, removed at the end).
             Calls may share it: each takes a folder in it, named after all that decides its result.
         seed: decides the order of the pictures and all dropout.
@@ -95,6 +97,7 @@ def tune_lite0(
         "labels": groups.taxonomy.version,
         "encoder": LITE0_ID,
         "spec": spec.model_dump(mode="json"),
+        "view": view,
         "tune": tune.model_dump(mode="json"),
         "seed": seed,
         "splits": list(splits),
@@ -109,8 +112,8 @@ def tune_lite0(
             if not (folder / DONE).is_file():
                 progress = Checkpoints(folder / "checkpoint").progress()
                 watch = Stopwatch(progress.elapsed_s if progress else 0.0)
-                tuner = _prepared(catalog, spec, tune, folder, seed, say, tuple(splits), device)
-                _run(tuner, catalog, spec, folder, record, watch, judged="validation" not in splits)
+                tuner = _prepared(catalog, spec, view, tune, folder, seed, say, tuple(splits), device)
+                _run(tuner, catalog, spec, view, folder, record, watch, judged="validation" not in splits)
         finally:
             torch.set_num_threads(before)
     note = json.loads((folder / DONE).read_text(encoding="utf-8"))
@@ -128,6 +131,7 @@ def open_tuned(weights: Path) -> Lite0:
 def _prepared(
     catalog: Catalog,
     spec: ImageSpec,
+    view: View,
     tune: TuneSpec,
     folder: Path,
     seed: int,
@@ -151,19 +155,23 @@ def _prepared(
     # The head is fitted at the size of the first epoch, so there is one even where nothing else is tuned.
     sizes = [small] * (tune.epochs - n_full) + [spec] * n_full or [spec]
     by_size: dict[ImageSpec, Inputs] = {}
-    for size in dict.fromkeys(sizes):
+    # Crops are cut from the pictures at the size in use, whatever size an epoch sees them at.
+    kept = [spec] * len(sizes) if tune.crops is not None else sizes
+    for size in dict.fromkeys(kept):
         # 24 channels of 2 bytes for each cell of 4x4 px, in the usual case.
         n_bytes = n_products * size.height_px * size.width_px * 3 * (2 if tune.mirror else 1)
+        cached = tune.crops is None and n_bytes <= MAX_CACHE_BYTES
         by_size[size] = prepare(
             folder / "inputs" / f"{size.height_px}x{size.width_px}",
             catalog,
             splits,
             size,
-            frozen=(lambda pixels: probe.frozen(pixels.to(device))) if n_bytes <= MAX_CACHE_BYTES else None,
+            view=view,
+            frozen=(lambda pixels: probe.frozen(pixels.to(device))) if cached else None,
             mirror=tune.mirror,
             say=say,
         )
-    inputs = tuple(by_size[size] for size in sizes)
+    inputs = tuple(by_size[size] for size in kept)
     if not len(inputs[0]):
         raise CatalogError(
             f"{catalog.folder} has no labelled product with a usable picture in {', '.join(splits)}",
@@ -172,13 +180,14 @@ def _prepared(
         )
     labels = np.unique(inputs[0].nodes)
     torch.manual_seed(seed)
-    return Tuner(network(len(labels)), inputs, labels, tune, seed, device, say)
+    return Tuner(network(len(labels)), inputs, tuple(sizes), labels, tune, seed, device, say)
 
 
 def _run(
     tuner: Tuner,
     catalog: Catalog,
     spec: ImageSpec,
+    view: View,
     folder: Path,
     record: dict[str, Any],
     watch: Stopwatch,
@@ -195,9 +204,9 @@ def _run(
         checkpoints.save(progress, tuner.network, [optimizer])
     else:
         checkpoints.restore(tuner.network, [optimizer])
-    few = Judged.of(catalog, spec, JUDGED_EACH_EPOCH if judged else 0)
+    few = Judged.of(catalog, spec, view, JUDGED_EACH_EPOCH if judged else 0)
     tuner.learn(progress, optimizer, checkpoints, watch, few)
-    validation = tuner.judge(Judged.of(catalog, spec, MAX_JUDGED if judged else 0))
+    validation = tuner.judge(Judged.of(catalog, spec, view, MAX_JUDGED if judged else 0))
     state = {name: value.cpu().contiguous() for name, value in tuner.network.encoder.state_dict().items()}
     partial = folder / (WEIGHTS + ".partial")
     save_file(state, partial)

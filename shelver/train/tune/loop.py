@@ -18,12 +18,12 @@ from torch.nn import functional as F
 
 from shelver import metrics
 from shelver.catalog.store import Catalog
-from shelver.images import ImageSpec, normalise
+from shelver.images import ImageSpec, View, normalise
 from shelver.pipeline import pooled
 from shelver.train.checkpoint import Checkpoints, Progress, Stopwatch
 from shelver.train.data import Say
 from shelver.train.tune.network import Network
-from shelver.train.tune.pictures import TELL_EVERY_S, Inputs, labelled_pictures
+from shelver.train.tune.pictures import TELL_EVERY_S, Inputs, at_size, labelled_pictures, random_box
 from shelver.train.tune.spec import TuneSpec
 
 CHECKPOINT_EVERY_S: Final = 60.0
@@ -47,13 +47,15 @@ class Judged:
     spec: ImageSpec
 
     @classmethod
-    def of(cls, catalog: Catalog, spec: ImageSpec, at_most: int) -> Judged:
+    def of(cls, catalog: Catalog, spec: ImageSpec, view: View, at_most: int) -> Judged:
         n = catalog.info.by_split.get("validation", 0)
         found = (
-            list(labelled_pictures(catalog, "validation", spec, every=-(-n // at_most))) if at_most and n else []
+            list(labelled_pictures(catalog, "validation", spec, view=view, every=-(-n // at_most)))
+            if at_most and n
+            else []
         )
         return cls(
-            np.stack([fitted for _, _, fitted in found]) if found else np.zeros((0, 1, 1, 3), np.uint8),
+            np.stack([seen for _, _, seen in found]) if found else np.zeros((0, 1, 1, 3), np.uint8),
             np.array([product for product, _, _ in found], np.int64),
             np.array([node for _, node, _ in found], np.int32),
             spec,
@@ -66,11 +68,13 @@ class Tuner:
 
     Attributes:
         inputs: the pictures of each epoch, at least one; the same ones in the same order at one size or another.
+        sizes: what each epoch sees them at; pictures that have not passed the frozen blocks may be kept larger.
         labels: node of each score, ascending, shape (M,).
     """
 
     network: Network
     inputs: tuple[Inputs, ...]
+    sizes: tuple[ImageSpec, ...]
     labels: NDArray[np.int32]
     tune: TuneSpec
     seed: int
@@ -225,18 +229,26 @@ class Tuner:
 
     def _batch(self, epoch: int, rows: NDArray[np.intp], rng: np.random.Generator | None) -> Tensor:
         """What the frozen blocks make of some pictures; with `rng`, of mirrored and shifted ones."""
-        inputs = self.inputs[epoch]
+        inputs, tune = self.inputs[epoch], self.tune
         flips = np.zeros(len(rows), np.intp)
-        if rng is not None and self.tune.mirror:
+        if rng is not None and tune.mirror:
             flips = rng.integers(0, 2, len(rows))
         if inputs.cached:
             taken = np.stack([inputs.values[i, flip] for i, flip in zip(rows, flips, strict=True)])
             x = torch.from_numpy(taken.astype(np.float32)).permute(0, 3, 1, 2).to(self.device)
         else:
-            seen = [inputs.values[i, 0, :, :: -1 if flip else 1] for i, flip in zip(rows, flips, strict=True)]
-            pixels = normalise(np.stack(seen), inputs.spec)
-            x = self.network.frozen(torch.from_numpy(pixels).to(self.device))
-        return x if rng is None or not self.tune.shift_cells else _shifted(x, self.tune.shift_cells, rng)
+            size = self.sizes[epoch]
+            seen = []
+            for i, flip in zip(rows, flips, strict=True):
+                picture = inputs.values[i, 0]
+                assert picture.dtype == np.uint8
+                box = None
+                if rng is not None and tune.crops is not None:
+                    box = random_box(picture.shape[0], picture.shape[1], tune.crops, rng)
+                seen.append(at_size(picture, size, box)[:, :: -1 if flip else 1])
+            x = self.network.frozen(torch.from_numpy(normalise(np.stack(seen), size)).to(self.device))
+        shifts = rng is not None and tune.shift_cells and tune.crops is None
+        return _shifted(x, tune.shift_cells, rng) if shifts and rng is not None else x
 
     def _loss(self, scores: Tensor, nodes: NDArray[np.int32]) -> Tensor:
         targets = torch.from_numpy(np.searchsorted(self.labels, nodes).astype(np.int64))

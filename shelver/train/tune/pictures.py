@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -13,12 +14,13 @@ from typing import Final
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
 from shelver.catalog.split import Part
 from shelver.catalog.store import Catalog
 from shelver.errors import ImageError
-from shelver.images import ImageSpec, decode, fit, normalise
+from shelver.images import ImageSpec, View, normalise, views
 from shelver.train.data import Say
 
 READ_PICTURES: Final = 64
@@ -27,7 +29,11 @@ _DONE: Final = "inputs.json"
 _VALUES: Final = "inputs.bin"
 _NODES: Final = "nodes.npy"
 
+MAX_STRETCH: Final = math.log(4 / 3)
+
 Frozen = Callable[[Tensor], Tensor]
+Box = tuple[float, float, float, float]
+"""Left, top, right, bottom in pixels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +42,7 @@ class Inputs:
 
     Attributes:
         values: float16 (N, C, h, w, D), what the frozen blocks gave for each of C copies (the picture, then its
-            mirror image), or uint8 (N, 1, H, W, 3), the fitted pictures, where those would have taken too much.
+            mirror image), or uint8 (N, 1, H, W, 3), the pictures themselves.
         nodes: label of each picture, shape (N,), int32.
         spec: size of the pictures.
     """
@@ -60,6 +66,7 @@ def prepare(
     splits: Sequence[Part],
     spec: ImageSpec,
     *,
+    view: View = "fit",
     frozen: Frozen | None,
     mirror: bool,
     say: Say,
@@ -73,13 +80,14 @@ def prepare(
         catalog: the catalog.
         splits: parts to learn from.
         spec: size of the pictures; its sides need not be multiples of 32 here.
+        view: which part of a picture is seen.
         frozen: (N, 3, H, W) → (N, D, h, w); None keeps the pictures themselves.
         mirror: keep what `frozen` makes of each mirror image too.
         say: told about rate and time left.
     """
     if not (folder / _DONE).is_file():
         folder.mkdir(parents=True, exist_ok=True)
-        _write(folder, catalog, splits, spec, frozen=frozen, mirror=mirror, say=say)
+        _write(folder, catalog, splits, spec, view=view, frozen=frozen, mirror=mirror, say=say)
     noted = json.loads((folder / _DONE).read_text(encoding="utf-8"))
     shape = tuple(noted["shape"])
     values = np.memmap(folder / _VALUES, dtype=noted["dtype"], mode="r", shape=shape) if shape[0] else None
@@ -96,6 +104,7 @@ def _write(
     splits: Sequence[Part],
     spec: ImageSpec,
     *,
+    view: View,
     frozen: Frozen | None,
     mirror: bool,
     say: Say,
@@ -105,8 +114,8 @@ def _write(
     shape: tuple[int, ...] = (1, spec.height_px, spec.width_px, 3)
     started = told = time.monotonic()
     with (folder / _VALUES).open("wb") as file:
-        for batch in _batches(catalog, splits, spec):
-            pictures = np.stack([fitted for _, _, fitted in batch])
+        for batch in _batches(catalog, splits, spec, view):
+            pictures = np.stack([seen for _, _, seen in batch])
             values = pictures[:, None] if frozen is None else _passed(frozen, pictures, spec, mirror)
             shape = values.shape[1:]
             file.write(values.tobytes())
@@ -137,13 +146,13 @@ def _passed(frozen: Frozen, pictures: NDArray[np.uint8], spec: ImageSpec, mirror
 
 
 def _batches(
-    catalog: Catalog, splits: Sequence[Part], spec: ImageSpec
+    catalog: Catalog, splits: Sequence[Part], spec: ImageSpec, view: View
 ) -> Iterator[list[tuple[int, int, NDArray[np.uint8]]]]:
     batch = []
     before = 0
     for split in splits:
-        for number, node, fitted in labelled_pictures(catalog, split, spec):
-            batch.append((before + number, node, fitted))
+        for number, node, seen in labelled_pictures(catalog, split, spec, view=view):
+            batch.append((before + number, node, seen))
             if len(batch) == READ_PICTURES:
                 yield batch
                 batch = []
@@ -152,8 +161,31 @@ def _batches(
         yield batch
 
 
+def at_size(picture: NDArray[np.uint8], size: ImageSpec, box: Box | None = None) -> NDArray[np.uint8]:
+    """A picture, or the part of it in a box, as large as `size` says; uint8 (H, W, 3) both."""
+    target = (size.width_px, size.height_px)
+    if box is None and target == (picture.shape[1], picture.shape[0]):
+        return picture
+    image = Image.fromarray(picture)
+    return np.array(image.resize(target, Image.Resampling.BILINEAR, box=box, reducing_gap=2.0), dtype=np.uint8)
+
+
+def random_box(height: int, width: int, least: float, rng: np.random.Generator) -> Box:
+    """A part of a picture: at least the share `least` of its area, stretched by up to a third; the most that fits.
+
+    Source:
+        Szegedy et al. 2015, "Going deeper with convolutions" (training on crops of many sizes and shapes).
+    """
+    share = rng.uniform(least, 1.0)
+    stretch = math.exp(rng.uniform(-MAX_STRETCH, MAX_STRETCH) / 2)
+    side = math.sqrt(share)
+    wide, high = min(width, width * side * stretch), min(height, height * side / stretch)
+    left, top = rng.uniform(0.0, width - wide), rng.uniform(0.0, height - high)
+    return left, top, left + wide, top + high
+
+
 def labelled_pictures(
-    catalog: Catalog, split: Part, spec: ImageSpec, *, every: int = 1
+    catalog: Catalog, split: Part, spec: ImageSpec, *, view: View = "fit", every: int = 1
 ) -> Iterator[tuple[int, int, NDArray[np.uint8]]]:
     """The usable pictures of the labelled products of a split, in order.
 
@@ -161,6 +193,7 @@ def labelled_pictures(
         catalog: the catalog.
         split: which part.
         spec: size of the pictures.
+        view: which part of a picture is seen.
         every: look only at each so many-th product.
 
     Yields:
@@ -175,7 +208,7 @@ def labelled_pictures(
             node = catalog.taxonomy.index(product.node_id)
             for data in product.images:
                 try:
-                    image = decode(data, target_px=(spec.width_px, spec.height_px), background=spec.background)
+                    (seen,) = views(data, [(view, spec)])
                 except ImageError:
                     continue
-                yield number, node, fit(image, spec)
+                yield number, node, seen

@@ -27,6 +27,9 @@ class TuneSpec(BaseModel):
             small pictures alone errs on larger ones (untouched features of grocery: .38 instead of .56).
         mirror: see mirror images too. Not where left and right tell labels apart.
         shift_cells: pictures are moved by up to so many cells of the frozen part's output, for 3 blocks of 4 px.
+        crops: see random crops with at least so large a share of the picture's area, their sides stretched by up
+            to a third, in place of shifts; None for shifts. Slower, as the frozen blocks then run at every step,
+            and better where products stand anywhere in a photo.
         cutmix: share of steps in which a rectangle of each picture comes from another one, with its part of the
             label.
         head_epochs: passes over the untouched features that the head is fitted with first.
@@ -48,6 +51,7 @@ class TuneSpec(BaseModel):
     train_scale: float = Field(default=0.75, gt=0, le=1)
     mirror: bool = True
     shift_cells: int = Field(default=1, ge=0)
+    crops: float | None = Field(default=None, gt=0, le=1)
     cutmix: float = Field(default=0.0, ge=0, le=1)
     head_epochs: int = Field(default=15, ge=1)
 
