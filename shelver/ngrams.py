@@ -6,7 +6,8 @@ Training and inference call the same two steps, vectorised over a whole batch of
    one array of code points; a prefix sum of `code * BASE**position` modulo 2**64 gives the polynomial hash of
    any substring with one subtraction and one multiplication, so no loop runs over texts or n-grams.
 2. `Vocabulary.weigh`: buckets that training saw often enough become row numbers of the embedding table, with
-   TF-IDF weights (sublinear term frequency, smoothed idf, each text scaled to length 1); the rest are dropped.
+   TF-IDF weights (sublinear term frequency, smoothed idf, each text scaled to length 1, its words perhaps apart
+   from its subwords); the rest are dropped.
 
 Source:
     Weinberger et al. 2009, "Feature hashing for large scale multitask learning"; Karp and Rabin 1987,
@@ -42,6 +43,8 @@ class NgramSpec(BaseModel):
     Attributes:
         char_min, char_max: lengths of the subwords, in characters; a word is padded with one space on each side.
         word_pairs: also take each pair of neighbouring words.
+        word_share: words and word pairs make up this share of a text's squared length, subwords the rest. A long
+            text has many times as many subwords, which drown its words. None: what their weights come to.
         version: raised when the same text would hash differently.
     """
 
@@ -50,6 +53,7 @@ class NgramSpec(BaseModel):
     char_min: int = Field(default=2, ge=1, le=8)
     char_max: int = Field(default=5, ge=1, le=8)
     word_pairs: bool = True
+    word_share: float | None = Field(default=None, gt=0, lt=1)
     version: Literal[1] = 1
 
 
@@ -59,7 +63,8 @@ class Ngrams:
 
     Attributes:
         ids: rows of the embedding table, shape (n,), int32.
-        weights: their TF-IDF weights, shape (n,), float32; the squares of one text sum to 1.
+        weights: their TF-IDF weights, shape (n,), float32; the squares of one text sum to 1, with a `word_share`
+            to less where it has no known word, or no known subword.
         offsets: shape (N + 1,), int64.
     """
 
@@ -103,7 +108,7 @@ def _buckets(hashes: NDArray[np.uint64]) -> NDArray[np.int32]:
     return (mixed * _MIX >> np.uint64(64 - BUCKET_BITS)).astype(np.int32)
 
 
-def hash_ngrams(texts: Sequence[str], spec: NgramSpec) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+def hash_ngrams(texts: Sequence[str], spec: NgramSpec) -> tuple[NDArray[np.int32], NDArray[np.int32], int]:
     """Hash every n-gram of every text.
 
     Args:
@@ -111,8 +116,8 @@ def hash_ngrams(texts: Sequence[str], spec: NgramSpec) -> tuple[NDArray[np.int32
         spec: which n-grams.
 
     Returns:
-        (row, bucket): two arrays of equal length, the text's number and the n-gram's bucket in
-        [0, 2**BUCKET_BITS), one entry an occurrence, in no particular order.
+        (row, bucket, n_words): two arrays of equal length, the text's number and the n-gram's bucket in
+        [0, 2**BUCKET_BITS), one entry an occurrence; the first `n_words` entries are words and word pairs.
     """
     # "\n" ends a text; every word has a separator on both sides, as `char_wb` wants.
     joined = " " + _NOT_WORD.sub(" ", "".join(f" {t.lower().replace(chr(_NEWLINE), ' ')} \n" for t in texts))
@@ -138,6 +143,7 @@ def hash_ngrams(texts: Sequence[str], spec: NgramSpec) -> tuple[NDArray[np.int32
         rows.append(rows[0][1:][together])
         hashes.append((words[:-1] * _PAIR + words[1:])[together])
 
+    n_words = sum(map(len, rows))
     # A subword may start at a word's left separator or inside it, and end at most at its right separator.
     spans = ends - starts + 2
     position = np.arange(int(spans.sum()), dtype=np.int64)
@@ -152,17 +158,23 @@ def hash_ngrams(texts: Sequence[str], spec: NgramSpec) -> tuple[NDArray[np.int32
         at = position[fits]
         hashes.append((prefix[at + n] - prefix[at]) * inverse[at] + np.uint64(n))
         rows.append(texts_at[fits])
-    return np.concatenate(rows), _buckets(np.concatenate(hashes))
+    return np.concatenate(rows), _buckets(np.concatenate(hashes)), n_words
 
 
 def count_ngrams(texts: Sequence[str], spec: NgramSpec) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
     """Distinct n-grams of each text and how often they occur.
 
     Returns:
-        (keys, counts): keys `row << BUCKET_BITS | bucket`, ascending; counts of the same length.
+        (keys, counts): keys `block << BUCKET_BITS | bucket`, ascending; counts of the same length. A text is one
+        block, its number; with a `word_share` it is two, twice its number for its words and one more for its
+        subwords.
     """
-    row, bucket = hash_ngrams(texts, spec)
-    keys = np.sort(row.astype(np.int64) << BUCKET_BITS | bucket)
+    row, bucket, n_words = hash_ngrams(texts, spec)
+    block = row.astype(np.int64)
+    if spec.word_share is not None:
+        block *= 2
+        block[n_words:] += 1
+    keys = np.sort(block << BUCKET_BITS | bucket)
     if not len(keys):
         return keys, np.zeros(0, dtype=np.int32)
     new = np.empty(len(keys), dtype=np.bool_)
@@ -225,6 +237,7 @@ class Vocabulary:
 
     def weigh(self, texts: Sequence[str]) -> Ngrams:
         """Weighted n-grams of N texts; a text without any known n-gram has no entries."""
+        share = self.spec.word_share
         ids: list[NDArray[np.int32]] = []
         weights: list[NDArray[np.float32]] = []
         counts: list[NDArray[np.int64]] = []
@@ -233,12 +246,18 @@ class Vocabulary:
             table_row = self._row_of_bucket[keys & ((1 << BUCKET_BITS) - 1)]
             known = table_row >= 0
             table_row = table_row[known]
-            row = (keys[known] >> BUCKET_BITS).astype(np.intp)
+            block = (keys[known] >> BUCKET_BITS).astype(np.intp)
             weight = (1.0 + np.log(tf[known].astype(np.float32))) * self.idf[table_row]
-            norm = np.sqrt(np.bincount(row, weights=weight * weight, minlength=len(batch)))
+            n_blocks = len(batch) if share is None else 2 * len(batch)
+            norm = np.sqrt(np.bincount(block, weights=weight * weight, minlength=n_blocks))
+            count = np.bincount(block, minlength=n_blocks)
+            if share is not None:
+                norm[::2] /= np.sqrt(share)
+                norm[1::2] /= np.sqrt(1.0 - share)
+                count = count.reshape(-1, 2).sum(axis=1)
             ids.append(table_row)
-            weights.append((weight / norm[row]).astype(np.float32))
-            counts.append(np.bincount(row, minlength=len(batch)))
+            weights.append((weight / norm[block]).astype(np.float32))
+            counts.append(count)
         if not ids:
             return Ngrams(np.zeros(0, np.int32), np.zeros(0, np.float32), np.zeros(1, np.int64))
         offsets = np.zeros(len(texts) + 1, dtype=np.int64)

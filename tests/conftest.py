@@ -22,6 +22,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 from shelver.catalog.ingest import ingest
 from shelver.catalog.store import Catalog
 from shelver.images import ImageSpec
+from shelver.ngrams import NgramSpec
 from shelver.taxonomy import Taxonomy
 
 if TYPE_CHECKING:
@@ -205,7 +206,7 @@ class Bench:
         plan = Plan(
             head="tree" if config.head == "auto" else config.head,
             fusion=config.fusion,
-            ngrams=config.ngrams if self.text else None,
+            ngrams=NgramSpec() if self.text else None,
             linear=bool(config.linear) and self.text,
             network=config.network,
             text_width=config.text_width,

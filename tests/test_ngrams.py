@@ -83,7 +83,7 @@ def expected(text: str, of: NgramSpec = spec) -> Counter[int]:
 @settings(max_examples=60, deadline=None)
 @given(texts_strategy)
 def test_ngrams_are_the_word_pairs_and_char_wb_ngrams_of_scikit_learn(texts: list[str]) -> None:
-    rows, buckets = hash_ngrams(texts, spec)
+    rows, buckets, _ = hash_ngrams(texts, spec)
     for i, text in enumerate(texts):
         assert Counter(buckets[rows == i].tolist()) == expected(text)
     assert set(rows.tolist()) <= set(range(len(texts)))
@@ -99,13 +99,13 @@ def test_ngrams_are_the_word_pairs_and_char_wb_ngrams_of_scikit_learn(texts: lis
 )
 def test_another_spec_takes_other_ngrams(of: NgramSpec) -> None:
     text = "Bar stool, 2 x wood_top; é"
-    _, buckets = hash_ngrams([text], of)
+    _, buckets, _ = hash_ngrams([text], of)
     assert Counter(buckets.tolist()) == expected(text, of)
 
 
 def test_counts_are_sorted_by_text_and_bucket_and_sum_to_the_occurrences() -> None:
     texts = ["red red red car", "", "car"]
-    _, buckets = hash_ngrams(texts, spec)
+    _, buckets, _ = hash_ngrams(texts, spec)
     keys, counts = count_ngrams(texts, spec)
     assert (np.diff(keys) > 0).all()
     assert counts.sum() == len(buckets)
@@ -116,7 +116,7 @@ def test_counts_are_sorted_by_text_and_bucket_and_sum_to_the_occurrences() -> No
 
 def test_the_hash_of_version_1_is_pinned() -> None:
     # A change here changes what every exported model sees: raise NgramSpec.version with it.
-    _, buckets = hash_ngrams(["Oak bar stool, 75 cm"], NgramSpec())
+    _, buckets, _ = hash_ngrams(["Oak bar stool, 75 cm"], NgramSpec())
     assert sorted(buckets.tolist())[:4] == [35372, 133325, 136503, 197645]
     assert int(buckets.sum(dtype=np.int64)) == 125_764_877
 
@@ -135,6 +135,29 @@ def test_weights_are_those_of_scikit_learns_tfidf(texts: list[str]) -> None:
     np.testing.assert_allclose(ours, oracle, atol=1e-6)
     norms = np.sqrt((ours**2).sum(axis=1))
     np.testing.assert_allclose(norms[counts_of(weighed) > 0], 1, atol=1e-6)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.text("ab c,1", max_size=30), min_size=1, max_size=12), st.sampled_from([0.3, 0.5]))
+def test_words_and_subwords_can_have_shares_of_their_own(texts: list[str], share: float) -> None:
+    """As scikit-learn's union of two vectorisers, each scaled to length 1, weighed."""
+    of = NgramSpec(word_share=share)
+    vocabulary = Vocabulary.fit(texts, of, min_count=1, max_features=1 << 20)
+    weighed = vocabulary.weigh(texts)
+    width = max(len(vocabulary), 1)
+    ours = csr_matrix((weighed.weights, weighed.ids, weighed.offsets), (len(texts), width)).toarray()
+    expected_rows = np.zeros_like(ours)
+    rows, buckets, n_words = hash_ngrams(texts, of)
+    for part, square in ((slice(0, n_words), share), (slice(n_words, None), 1 - share)):
+        counts = np.zeros(ours.shape)
+        np.add.at(counts, (rows[part], np.searchsorted(vocabulary.buckets, buckets[part])), 1)
+        tf = np.where(counts > 0, 1 + np.log(np.maximum(counts, 1)), 0)
+        weights = tf * np.resize(vocabulary.idf, width) if len(vocabulary) else tf
+        norm = np.linalg.norm(weights, axis=1, keepdims=True)
+        expected_rows += np.sqrt(square) * np.divide(weights, norm, out=np.zeros_like(weights), where=norm > 0)
+    np.testing.assert_allclose(ours, expected_rows, atol=1e-5)
+    alone = [vocabulary.weigh([text]) for text in texts]
+    assert np.concatenate([one.weights for one in alone]).tolist() == weighed.weights.tolist()
 
 
 def counts_of(weighed: ngrams.Ngrams) -> NDArray[np.int64]:
@@ -172,7 +195,7 @@ def test_texts_are_counted_once_each_and_the_commonest_ngrams_are_kept() -> None
 
 
 def test_hostile_texts_are_just_texts() -> None:
-    rows, buckets = hash_ngrams(HOSTILE, spec)
+    rows, buckets, _ = hash_ngrams(HOSTILE, spec)
     for i, text in enumerate(HOSTILE):
         assert Counter(buckets[rows == i].tolist()) == expected(text)
     vocabulary = Vocabulary.fit(HOSTILE, spec, min_count=1, max_features=1 << 18)

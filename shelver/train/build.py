@@ -6,7 +6,8 @@ the linear part's scores of the labels.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -17,7 +18,7 @@ from torch import Tensor
 from shelver.ngrams import NgramSpec, Vocabulary
 from shelver.taxonomy import SiblingGroups
 from shelver.train.config import Fusion
-from shelver.train.data import Examples, Features
+from shelver.train.data import Features
 from shelver.train.linear import Linear, fit_linear
 from shelver.train.model import (
     Expert,
@@ -68,6 +69,10 @@ class Plan:
     max_features: int
     seed: int
 
+    def with_ngrams(self, spec: NgramSpec) -> Plan:
+        """The same plan with texts taken apart otherwise."""
+        return replace(self, ngrams=spec)
+
 
 @dataclass(frozen=True, slots=True)
 class Built:
@@ -84,11 +89,11 @@ class Built:
     labels: NDArray[np.int32]
 
 
-def fit_vocabulary(plan: Plan, examples: Examples) -> Vocabulary | None:
+def fit_vocabulary(plan: Plan, training: Sequence[str | None]) -> Vocabulary | None:
     """The n-grams of the training texts; None where the model reads none."""
     if plan.ngrams is None:
         return None
-    texts = [text for text in examples.texts if text is not None]
+    texts = [text for text in training if text is not None]
     min_count = 1 if len(texts) < FEW_TEXTS else plan.min_count
     return Vocabulary.fit(texts, plan.ngrams, min_count=min_count, max_features=plan.max_features)
 

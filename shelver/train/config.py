@@ -52,7 +52,8 @@ class TrainConfig(BaseModel):
         network: whether a network is learned on the n-grams. Without, they go through the linear part alone: as
             accurate as a support vector machine, learned in seconds, and less sure of itself than it could be.
         text: which fields of a product are read, and how much of them.
-        ngrams: how a text is taken apart.
+        ngrams: how a text is taken apart; None takes the usual n-grams and weighs words and subwords as held-out
+            products say.
         min_count: an n-gram counts when at least so many training texts have it; 1 below 2,000 texts.
         max_features: n-grams kept at most, the commonest.
         text_width: width of the n-grams' vectors; None chooses by the number of products.
@@ -95,7 +96,7 @@ class TrainConfig(BaseModel):
     linear: bool | None = None
     network: bool = True
     text: TextSpec = TextSpec()
-    ngrams: NgramSpec = NgramSpec()
+    ngrams: NgramSpec | None = None
     min_count: int = Field(default=2, ge=1)
     max_features: int = Field(default=1 << 18, ge=1)
     text_width: int | None = Field(default=None, ge=8)
@@ -111,7 +112,7 @@ class TrainConfig(BaseModel):
     drop_image: float = Field(default=0.25, ge=0, lt=1)
     level_weights: tuple[float, ...] | None = Field(default=None, min_length=1)
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
-    balance: float = Field(default=0.0, ge=0, le=1)
+    balance: float = Field(default=0.25, ge=0, le=1)
     value_weight: float = Field(default=0.0, ge=0, le=1)
     epochs: int | None = Field(default=None, ge=1)
     patience: int = Field(default=0, ge=0)

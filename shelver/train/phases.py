@@ -167,7 +167,7 @@ class _Phase:
         """
         trainer, config, plan = self.trainer, self.trainer.config, self.trainer.plan
         place = progress if progress is not None else Progress(phase="fold")
-        vocabulary = fit_vocabulary(plan, learned)
+        vocabulary = fit_vocabulary(plan, learned.texts)
         train = Features.of(
             learned, vocabulary, weights_of(learned, balance=config.balance, value_weight=config.value_weight)
         )

@@ -42,6 +42,7 @@ from shelver.train.stages import Settled, settle
 from shelver.train.tune import tune_lite0
 from shelver.train.tune_text import export_tuned, tuned_text
 from shelver.train.use import export_use
+from shelver.train.weighing import choose_ngrams
 
 RUN: Final = "run"
 PROBES: Final = 16
@@ -158,6 +159,12 @@ def _train(
                 allowed="a catalog with a category for the products in train",
                 remedy="Look at `shelver describe`, then check the category column's mapping and the --split.",
             )
+        if settled.plan.ngrams is not None and config.ngrams is None:
+            spec, why = choose_ngrams(
+                settled.plan, catalog.taxonomy, learned, held, folds=settled.folds, seed=config.seed
+            )
+            say(why)
+            settled = replace(settled, plan=settled.plan.with_ngrams(spec), choices=(*settled.choices, why))
         trainer = Trainer(
             config,
             settled.plan,
@@ -405,7 +412,10 @@ def _seal(
         width = (settled.plan.text_width if model.table is not None else 0) + (
             len(built.labels) if built.linear is not None else 0
         )
-        parts = (*frozen, TextPart(encoder="ngram", source=None, file=file, width=width, ngrams=config.ngrams))
+        parts = (
+            *frozen,
+            TextPart(encoder="ngram", source=None, file=file, width=width, ngrams=settled.plan.ngrams),
+        )
     text = TextStage(spec=config.text, parts=parts) if parts else None
     examples = learned.rows(np.arange(min(len(learned), PROBES)))
     parity[registry.EMB2PROB] = export_head(

@@ -10,6 +10,7 @@ import numpy as np
 from shelver.catalog.store import Catalog
 from shelver.errors import ConfigError, ImageError
 from shelver.images import ImageSpec, decode
+from shelver.ngrams import NgramSpec
 from shelver.train.build import Plan
 from shelver.train.config import TrainConfig
 from shelver.train.data import choose_image_spec
@@ -117,7 +118,7 @@ def settle(catalog: Catalog, config: TrainConfig) -> Settled:
     plan = Plan(
         head="tree" if config.head == "auto" else config.head,
         fusion=config.fusion,
-        ngrams=config.ngrams if "ngram" in text_parts else None,
+        ngrams=(config.ngrams or NgramSpec()) if "ngram" in text_parts else None,
         linear=bool(linear) and "ngram" in text_parts,
         network=config.network,
         text_width=config.text_width or (NARROW if few else WIDE if n_products <= REFIT else MIDDLE),
