@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
-from sklearn.metrics import accuracy_score, confusion_matrix, f1_score
+from sklearn.metrics import accuracy_score, brier_score_loss, confusion_matrix, f1_score
 
-from shelver import registry
+from shelver import metrics, registry
 from shelver.catalog.ingest import ingest
 from shelver.catalog.split import Part
 from shelver.catalog.store import Catalog
-from shelver.decide import Predictions
+from shelver.decide import Policy, Predictions, Promise, write_policies
 from shelver.errors import CatalogError, InputError, ModelError
 from shelver.evaluate import Example, Figures, Report, evaluate, read_report, thumbnails, write_report
-from shelver.evaluate.examples import Best
-from shelver.evaluate.figures import bins, confusions, curve
+from shelver.evaluate.examples import Best, examples_of_rows
+from shelver.evaluate.figures import bins, curve, honesty_at
+from shelver.evaluate.mistakes import branches, confusions, siblings
 from shelver.pipeline import Classifier
 from shelver.product import Product
 from shelver.taxonomy import Taxonomy
@@ -120,6 +122,7 @@ def said_of(tree: Taxonomy, node: list[int], confidence: list[float], answered: 
         modality=np.array(answered, np.int8),
         errors=(None,) * n,
         picture_errors=(None,) * n,
+        outcome=np.array(answered, np.int8),
     )
 
 
@@ -162,6 +165,8 @@ def test_confusions_are_those_of_scikit_learn(seven: Taxonomy) -> None:
     assert order == sorted(order, key=lambda k: -int((truth == k).sum()))
     expected = confusion_matrix(truth[answered], node[answered], labels=order)
     assert np.array_equal(np.array(found.matrix), expected)
+    assert found.by == "frequency"
+    assert found.stake == pytest.approx([(truth == k).mean() for k in order])
     assert found.unanswered == tuple(int((~answered & (truth == k)).sum()) for k in order)
     whole = confusion_matrix(truth[answered], node[answered], labels=range(7))
     np.fill_diagonal(whole, 0)
@@ -170,6 +175,225 @@ def test_confusions_are_those_of_scikit_learn(seven: Taxonomy) -> None:
         true, predicted = (seven.paths.index(path) for path in (pair.true_path, pair.predicted_path))
         assert whole[true, predicted] == pair.n
         assert pair.share == pytest.approx(pair.n / (truth == true).sum(), abs=1e-5)
+
+
+def test_the_most_valuable_categories_come_first_in_the_confusions(seven: Taxonomy) -> None:
+    truth = np.array([3, 3, 3, 4, 5, 5], np.int32)
+    said = said_of(seven, [3, 3, 4, 4, 5, 3], [0.5] * 6, [True] * 6)
+    worth = np.array([0, 0, 0, 0, 10, 1.0, 7])[truth]
+    found = confusions(seven, truth, said, worth)
+    assert found.by == "value"
+    assert found.paths == tuple(seven.paths[k] for k in (4, 5, 3))
+    assert found.stake == pytest.approx([10 / 12, 2 / 12, 0], abs=1e-6)
+    assert found.matrix == ((1, 0, 0), (0, 1, 1), (1, 0, 2))
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_branches_are_what_counting_product_by_product_gives(seven: Taxonomy, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    n = int(rng.integers(1, 80))
+    truth = rng.choice([1, 3, 4, 5, 6], n).astype(np.int32)
+    node = np.where(rng.random(n) < 0.5, truth, rng.integers(0, 7, n))
+    answered, worth = rng.random(n) < 0.8, rng.random(n)
+    said = said_of(seven, node.tolist(), rng.random(n).tolist(), answered.tolist())
+    found = branches(seven, truth, said, worth)
+    right = answered & (truth == node)
+    lost = worth[~right].sum() or 1
+    named = {branch.name: (branch, rows) for branch, rows in zip(found.branches, found.wrong, strict=True)}
+    assert set(named) == {seven.names[a] for k in truth.tolist() for a in [*seven.ancestors(k).tolist(), k]}
+    for name, (branch, rows) in named.items():
+        k = seven.names.index(name)
+        under = [k, *seven.descendants(k).tolist()]
+        here = np.isin(truth, under)
+        assert branch.n == here.sum()
+        assert branch.accuracy == pytest.approx(right[here].mean(), abs=1e-5)
+        assert branch.inside == pytest.approx((answered & np.isin(node, under))[here].mean(), abs=1e-5)
+        assert branch.stake == pytest.approx(worth[here].sum() / worth.sum(), abs=1e-5)
+        assert branch.lost == pytest.approx(worth[here & ~right].sum() / lost, abs=1e-5)
+        above = None if branch.parent is None else found.branches[branch.parent].name
+        assert above == (None if seven.parent[k] < 0 else seven.names[seven.parent[k]])
+        wrong = [i for i in range(n) if answered[i] and truth[i] == k != node[i]]
+        assert rows.tolist() == sorted(wrong, key=lambda i: -said.confidence[i])[:2]
+
+
+def test_of_too_many_branches_those_that_lose_the_most_are_kept_with_all_above_them() -> None:
+    rng = np.random.default_rng(0)
+    parents = [None if i < 10 else int(rng.integers(max(0, i - 60), i)) for i in range(1500)]
+    tree = Taxonomy.from_parents([str(i) for i in range(1500)], ["n"] * 1500, parents)
+    truth = rng.integers(0, 1500, 4000).astype(np.int32)
+    node = np.where(rng.random(4000) < 0.6, truth, rng.integers(0, 1500, 4000))
+    said = said_of(tree, node.tolist(), rng.random(4000).tolist(), [True] * 4000)
+    worth = rng.pareto(1.1, 4000)
+    found = branches(tree, truth, said, worth)
+    assert len(found.branches) == 300
+    assert sum(map(len, found.wrong)) <= 150
+    for branch in found.branches:
+        if branch.parent is not None:
+            assert found.branches[branch.parent].lost >= branch.lost
+    lost = np.zeros(1500)
+    for level in range(1, tree.n_levels + 1):
+        at = tree.ancestors_at(truth, level)
+        np.add.at(lost, at[at >= 0], (worth * (truth != node))[at >= 0])
+    least = sorted(lost / (worth * (truth != node)).sum(), reverse=True)[299]
+    assert min(branch.lost for branch in found.branches) == pytest.approx(least, abs=1e-5)
+
+
+def test_siblings_that_are_taken_for_each_other_come_by_what_they_lose(seven: Taxonomy) -> None:
+    # Bar 5 and Deck 6 are siblings, so are Lamps 3 and Chairs 2, and Home 0 and Toys 1.
+    truth = np.array([5, 5, 5, 6, 3, 3, 6, 5, 1], np.int32)
+    node = [6, 6, 6, 5, 2, 4, 6, 5, 0]
+    said = said_of(seven, node, [0.5, 0.9, 0.7, 0.6, 0.4, 0.99, 0.8, 0.3, 0.2], [True] * 9)
+    worth = np.array([1, 1, 1, 1, 10, 10, 1, 1, 2.0])
+    found = siblings(seven, truth, said, worth)
+    pairs = [(one.true_path, one.predicted_path, one.n) for one in found.mistakes]
+    path = seven.paths
+    assert pairs == [(path[3], path[2], 1), (path[5], path[6], 3), (path[1], path[0], 1), (path[6], path[5], 1)]
+    assert found.mistakes[0].lost == pytest.approx(10 / 26, abs=1e-6)
+    assert found.mistakes[1].share == pytest.approx(3 / 4)
+    assert found.wrong[1].tolist() == [1, 2, 0]
+    assert found.alike[1].tolist() == [6]
+    assert found.alike[0].tolist() == []
+    alone = siblings(seven, truth, said)
+    assert alone.mistakes[0].n == 3
+    assert siblings(seven, truth, said_of(seven, truth.tolist(), [0.5] * 9, [True] * 9)).mistakes == ()
+
+
+def test_examples_read_again_are_the_products_of_those_rows(both_model: Path, tiny_catalog: Catalog) -> None:
+    products = [p for batch in tiny_catalog.products("train") for p in batch if p.node_id is not None]
+    said = Classifier.open(both_model, threads=1)(products)
+    truth = tiny_catalog.taxonomy.indices(p.node_id for p in products if p.node_id is not None)
+    found = examples_of_rows(tiny_catalog, "train", {3, 0, len(products) - 1}, truth, said)
+    assert set(found) == {0, 3, len(products) - 1}
+    for row, one in found.items():
+        assert one.product_id == products[row].product_id
+        assert one.title == products[row].title
+        assert one.predicted_path == said[row].path
+    assert examples_of_rows(tiny_catalog, "train", set(), truth, said) == {}
+
+
+def test_selective_figures_count_abstentions(report: Report, text_model: Path, tiny_catalog: Catalog) -> None:
+    silent = evaluate(text_model, tiny_catalog, say=quiet, threads=1)
+    for scores in (report, silent):
+        assert scores.aurc is not None
+        assert scores.coverage_at_90 is not None
+        assert scores.hierarchical_coverage is not None
+        assert 0 <= (scores.e_aurc or 0) <= scores.aurc <= 1
+        assert (scores.coverage_at_99 or 0) <= (scores.coverage_at_95 or 0) <= scores.coverage_at_90
+    assert (silent.coverage_at_90 or 0) <= (silent.coverage or 0) < 1
+    assert (silent.hierarchical_coverage or 0) < 1
+    assert report.hierarchical_coverage == 1.0
+    assert silent.value_score is None
+    assert silent.values is None
+
+
+def test_brier_and_calibration_are_those_of_scikit_learn_over_what_the_classifier_says(
+    report: Report, both_model: Path, test_products: list[Product], tiny_catalog: Catalog
+) -> None:
+    classifier = Classifier.open(both_model, threads=1)
+    tree = classifier.taxonomy
+    said = classifier(test_products)
+    right = [a.node_id == p.node_id for a, p in zip(said, test_products, strict=True)]
+    assert report.brier == pytest.approx(brier_score_loss(right, said.confidence), abs=1e-5)
+    after = report.calibration.decided.after
+    assert (after.n, after.ece, after.brier) == (report.n, report.ece, report.brier)
+    assert after.reliability == report.reliability.all
+    embedded = classifier.embed(test_products)
+    probs = classifier.emb2prob(embedded.text, embedded.image).nodes
+    truth = tree.indices(p.node_id for p in test_products if p.node_id is not None)
+    assert list(report.calibration.by_level) == ["1", "2", "3"]
+    for level in (1, 2, 3):
+        both = report.calibration.by_level[str(level)]
+        expected = metrics.level_brier(tree, probs, truth)[:, level - 1].mean()
+        assert both.after.brier_all == pytest.approx(expected, abs=1e-5)
+        assert both.after.ece == report.by_level[str(level)].ece
+        assert both.before.n > 0
+        assert both.before.brier_all is not None
+        assert both.before.brier_all != both.after.brier_all
+    assert list(report.selective_by_level) == ["1", "2", "3"]
+    assert report.selective_by_level["1"].accuracy[-1] == report.by_level["1"].accuracy
+
+
+def test_a_confidence_that_a_product_lies_at_a_level_also_counts_for_those_that_do_not(seven: Taxonomy) -> None:
+    # Half of the products stand at Toys; all were said to be Cars, with .5: honest.
+    truth = np.array([1, 4] * 50, np.int32)
+    node, answered = np.full(100, 4, np.int32), np.ones(100, np.bool_)
+    level_confidence = np.tile(np.array([1.0, 0.5, np.nan], np.float32), (100, 1))
+    found = honesty_at(seven, truth, node, level_confidence, answered, 2)
+    assert (found.n, found.ece, found.reliability.accuracy) == (100, 0.0, (0.5,))
+    assert honesty_at(seven, truth, node, level_confidence, answered, 3).n == 0
+
+
+def test_values_of_a_file_weigh_the_products(both_model: Path, tiny_catalog: Catalog, tmp_path: Path) -> None:
+    tree = tiny_catalog.taxonomy
+    path = tmp_path / "values.csv"
+    value = {"Home > Chairs > Bar": 5, "Home > Chairs > Deck": 0, "Home > Lamps": 1, "Toys > Cars": 2, "Toys": 9}
+    path.write_text("path,value\n" + "".join(f"{name},{v}\n" for name, v in value.items()))
+    scores = evaluate(both_model, tiny_catalog, values=path, say=quiet, threads=1)
+    products = [p for batch in tiny_catalog.products("test") for p in batch]
+    said = Classifier.open(both_model, threads=1)(products)
+    worth = [value[tree.paths[tree.index(p.node_id)]] for p in products if p.node_id is not None]
+    right = [a.node_id == p.node_id for a, p in zip(said, products, strict=True)]
+    expected = accuracy_score([True] * len(right), right, sample_weight=worth)
+    assert scores.value_score == pytest.approx(expected, abs=1e-6)
+    assert (scores.value_score_partial or 0) >= expected - 1e-6
+    assert scores.by_level["1"].value_score is not None
+    assert scores.values == "file"
+    assert scores.confusions.by == "value"
+    assert scores.confusions.paths[0] == "Toys"
+
+
+def test_without_a_file_the_catalogs_own_values_count(text_model: Path, tmp_path: Path) -> None:
+    feed = tmp_path / "feed.csv"
+    feed.write_text(
+        "product_id,title,category,split,value\n1,bar stool,Home > Chairs > Bar,test,3\n"
+        "2,qqq,Home > Lamps,test,1\n3,deck chair,Home > Chairs > Deck,train,50\n"
+    )
+    ingest(feed, tmp_path / "catalog")
+    scores = evaluate(text_model, Catalog.open(tmp_path / "catalog"), say=quiet, threads=1)
+    assert scores.values == "catalog"
+    assert scores.confusions.stake == (0.75, 0.25)
+
+
+def test_each_policy_of_the_model_folder_is_a_point(
+    both_model: Path, tiny_catalog: Catalog, tmp_path: Path, test_products: list[Product]
+) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(both_model, model)
+    promise = Promise(
+        precision=0.9,
+        model_version="x",
+        catalog_version="y",
+        split="validation",
+        n_products=1,
+        n_decided=1,
+        n_right=1,
+        coverage=1,
+    )
+    policies = {
+        "sure": Policy(thresholds=(0.7,), unsure="review", promise=promise),
+        "shallow": Policy(decoder="climb", max_level=1),
+        "never": Policy(thresholds=(1.0,), unsure="abstain"),
+    }
+    write_policies(model / "policies.json", policies)
+    points = evaluate(model, tiny_catalog, say=quiet, threads=1).policies
+    assert list(points) == ["default", *policies]
+    classifier = Classifier.open(model, threads=1)
+    tree = classifier.taxonomy
+    truth = tree.indices(p.node_id for p in test_products if p.node_id is not None)
+    for name, policy in policies.items():
+        said = classifier(test_products, policy=policy)
+        decided = np.array([answer.node_id is not None for answer in said])
+        right = [
+            answer.path is not None and f"{tree.paths[true]} > ".startswith(f"{answer.path} > ")
+            for answer, true in zip(said, truth.tolist(), strict=True)
+        ]
+        assert points[name].coverage == pytest.approx(decided.mean(), abs=1e-6)
+        expected = np.mean(np.array(right)[decided]) if decided.any() else None
+        assert points[name].precision == (None if expected is None else pytest.approx(expected, abs=1e-6))
+        assert sum(points[name].outcomes.values()) == len(test_products)
+    assert points["sure"].promised == 0.9
+    assert points["shallow"].hierarchical_coverage < points["default"].hierarchical_coverage == 1.0
+    assert points["shallow"].accuracy < points["shallow"].coverage
 
 
 @pytest.mark.parametrize("seed", range(20))

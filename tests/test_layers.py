@@ -23,11 +23,11 @@ MODULES: Final = sorted(PACKAGE.rglob("*.py"))
 FLOORS: Final = (
     {"errors", "settings", "folders"},
     {"taxonomy", "attributes", "product", "images", "ngrams"},
-    {"decide", "calibrate", "metrics", "registry", "catalog", "datasets"},
+    {"decide", "calibrate", "metrics", "registry", "catalog", "datasets", "values"},
     {"pipeline"},
-    {"evaluate", "report", "monitor", "plots"},
+    {"evaluate", "report", "monitor", "plots", "compare"},
     {"train", "batch", "stream", "fetch", "service", "client"},
-    {"retrain"},
+    {"retrain", "sweep"},
     {"worker"},
     {"cli"},
 )

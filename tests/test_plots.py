@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from xml.etree.ElementTree import Element
 
+import numpy as np
 import pytest
 from defusedxml.ElementTree import fromstring
 
@@ -44,6 +45,11 @@ DRAWN: dict[str, Callable[[], str]] = {
     "bars": bars,
     "bars of nasty names": lambda: plots.bars(NASTY, {"$a$": [0.1] * len(NASTY)}, title=NASTY[1]),
     "reliability": lambda: plots.reliability(CURVES, title="Reliability"),
+    "small reliability": lambda: plots.reliability(CURVES, title="Small", heading=NASTY[0], side=2.9),
+    "risk": lambda: plots.risk_coverage(CURVES, title="Risk", best=([0.0, 0.5, 1.0], [0.0, 0.0, 0.5])),
+    "policies": lambda: plots.selective(
+        CURVES, title="Policies", points={"1": (0.9, 0.8), "2": (0.9, 0.8), NASTY[1]: (0.1, 0.2)}
+    ),
     "selective": lambda: plots.selective(CURVES, title="Selective"),
     "confusions": lambda: plots.confusion_matrix(
         NASTY, [[9 if i == j else j % 2 for j in range(5)] for i in range(5)], title="Confusions"
@@ -155,6 +161,28 @@ def test_numbers_that_do_not_fit_are_an_error() -> None:
         plots.selective({"text": ([0.1, 0.2], [0.5])}, title="")
     with pytest.raises(ShapeError, match=r"\(1, 2\)"):
         plots.confusion_matrix(["a"], [[1, 2]], title="")
+
+
+def test_points_are_marked_named_and_described_and_no_two_names_meet() -> None:
+    points = {str(i): (0.9 + 0.001 * i, 0.8) for i in range(5)}
+    root = fromstring(plots.selective(CURVES, title="Policies", points=points))
+    assert {*points} <= set(texts(root))
+    assert "3: precision 0.800 at coverage 0.903" in (root.findtext(f"{SVG}desc") or "")
+    places = []
+    for element in root.iter(f"{SVG}text"):
+        found = re.search(r"translate\((-?[\d.]+) (-?[\d.]+)\)", element.get("transform", ""))
+        x, y = (found.group(1), found.group(2)) if found else (element.get("x", ""), element.get("y", ""))
+        if element.text in points:
+            places.append((float(x), float(y)))
+    assert len(places) == 5
+    assert min(np.hypot(a - c, b - d) for a, b in places for c, d in places if (a, b) != (c, d)) > 7
+
+
+def test_a_matrix_of_fifty_names_fits_a_page() -> None:
+    names = [f"{i} {NASTY[i % 5]}" for i in range(50)]
+    root = fromstring(plots.confusion_matrix(names, np.eye(50, dtype=int).tolist(), title="Fifty"))
+    assert int(root.get("width", "0")) <= 1000
+    assert texts(root).count("1") >= 50
 
 
 def test_long_paths_keep_their_end() -> None:

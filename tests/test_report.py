@@ -16,8 +16,24 @@ import numpy as np
 import pytest
 
 from shelver import registry
+from shelver.calibrate.experts import Part
 from shelver.catalog.store import Catalog
-from shelver.evaluate import Confusions, Example, Examples, Figures, Mistake, Report, evaluate
+from shelver.evaluate import (
+    Branch,
+    Calibrated,
+    Confusions,
+    Example,
+    Examples,
+    Figures,
+    Honesty,
+    Mistake,
+    PolicyPoint,
+    Report,
+    SiblingMistake,
+    Views,
+    evaluate,
+)
+from shelver.evaluate.parts import Bins, Curve
 from shelver.registry import Manifest
 from shelver.report import MAX_BYTES, learning_rows, publish, write_card, write_html
 from shelver.report.words import encoders, interval, weights
@@ -62,6 +78,31 @@ Write = Callable[..., Page]
 @pytest.fixture(scope="module")
 def report(both_model: Path, tiny_catalog: Catalog) -> Report:
     return evaluate(both_model, tiny_catalog, say=lambda line: None, threads=1)
+
+
+@pytest.fixture(scope="module")
+def bare(report: Report) -> Report:
+    """A report with hardly anything to draw, so that its page is made at once."""
+    empty = dict.fromkeys(("before", "after"), Honesty(n=0))
+    return report.model_copy(
+        update={
+            "examples": Examples(),
+            "confusions": Confusions(),
+            "siblings": (),
+            "tree": (),
+            "policies": {},
+            "calibration": Calibrated(decided=report.calibration.decided.model_copy(update=empty)),
+            "selective": Views(all=Curve()),
+            "selective_by_level": {},
+            "reliability": Views(all=Bins()),
+            "asked": {},
+            "by_modality": {},
+            "by_frequency": {},
+            "by_source": {},
+            "by_level": {"1": Figures(n=0)},
+            "ece": None,
+        }
+    )
 
 
 @pytest.fixture(scope="module")
@@ -125,8 +166,41 @@ def with_names(report: Report, name: str, n: int = 12) -> Report:
                 unanswered=(0, 0),
             ),
             "examples": Examples(right=examples, wrong=examples, unsure=examples),
+            "siblings": (
+                SiblingMistake(
+                    true_path=name,
+                    predicted_path=name,
+                    n=1,
+                    share=1,
+                    lost=1,
+                    examples=examples[:3],
+                    like=examples[:2],
+                ),
+            ),
+            "tree": (
+                Branch(name=name, parent=None, n=9, accuracy=0.5, inside=1, stake=1, lost=1),
+                Branch(name=name, parent=0, n=9, accuracy=0.5, inside=1, stake=1, lost=1, examples=examples[:2]),
+            ),
+            "policies": {
+                name: PolicyPoint(
+                    decoder="climb",
+                    min_level=1,
+                    max_level=2,
+                    promised=0.9,
+                    coverage=0.8,
+                    precision=0.95,
+                    accuracy=0.7,
+                    hierarchical_coverage=0.75,
+                    value_score_partial=None,
+                    outcomes={"decided": 8, "review": 2},
+                )
+            },
         }
     )
+
+
+SHOWN = 3 * 12 + 3 + 2 + 2
+"""Products on the page of `with_names`."""
 
 
 def test_all_that_an_evaluation_leaves_behind(
@@ -138,12 +212,25 @@ def test_all_that_an_evaluation_leaves_behind(
     assert [path.name for path in written] == ["report.json", "report.html", "README.md"]
     assert said == []
     page = Page(written[1].read_text(encoding="utf-8"))
-    for anchor in ("levels", "asked", "confidence", "confusions", "learning", "examples", "model"):
+    anchors = (
+        "levels",
+        "asked",
+        "calibration",
+        "confidence",
+        "confusions",
+        "tree",
+        "learning",
+        "examples",
+        "model",
+    )
+    for anchor in anchors:
         assert ("section", {"id": anchor}) in page.tags, anchor
     assert f"{100 * (report.accuracy or 0):.1f} %" in page.text
     assert f"{report.n:,} labelled products" in page.text
     shown = report.examples
-    assert page.count("li") == len((*shown.right, *shown.wrong, *shown.unsure))
+    in_siblings = sum(len(pair.examples) + len(pair.like) for pair in report.siblings)
+    in_tree = sum(len(branch.examples) for branch in report.tree)
+    assert page.count("li") == len((*shown.right, *shown.wrong, *shown.unsure)) + in_siblings + in_tree
     assert all(one.product_id in page.text for one in (*shown.right, *shown.wrong, *shown.unsure))
     assert page.count("img") > 0
     assert "flatter" not in page.text  # these are the products of the test split
@@ -178,20 +265,79 @@ def test_nothing_that_a_product_is_called_becomes_markup(report: Report, write: 
     assert '"><script>alert(1)</script>' in hostile.text
 
 
-def test_pictures_make_room_before_anything_else_does(report: Report, write: Write) -> None:
-    many = with_names(report, "name")
+def test_pictures_make_room_before_anything_else_does(bare: Report, write: Write) -> None:
+    many = with_names(bare, "name")
     noise = np.random.default_rng(0).bytes(300_000)
     some = write(many, {f"{i} name": noise for i in range(12)})
-    assert 0 < some.count("img") < 36  # three kinds of 12, at 400 kB each as base64
+    assert 0 < some.count("img") < SHOWN  # 400 kB each as base64
     none = write(many, {f"{i} name": noise * 20 for i in range(12)})
     assert none.count("img") == 0
-    assert none.count("li") == 36
+    assert none.count("li") == SHOWN
     assert none.count("svg") == some.count("svg") > 0
+    for page in (some, none):
+        assert ("section", {"id": "tree"}) in page.tags
+        assert ("section", {"id": "siblings"}) in page.tags
 
 
-def test_names_without_end_are_cut(report: Report, write: Write) -> None:
-    page = write(with_names(report, "endless " * 50_000))
-    assert page.count("li") == 36
+def test_a_tree_too_large_for_the_page_is_left_out_and_the_rest_stays(
+    report: Report, bare: Report, write: Write
+) -> None:
+    branch = with_names(bare, "<&\"'>" * 60).tree[1].model_copy(update={"parent": None})
+    page = write(bare.model_copy(update={"tree": (branch,) * 1500, "examples": report.examples}))
+    assert ("section", {"id": "tree"}) not in page.tags
+    assert ("section", {"id": "examples"}) in page.tags
+
+
+def test_names_without_end_are_cut(bare: Report, write: Write) -> None:
+    page = write(with_names(bare, "endless " * 50_000))
+    assert page.count("li") == SHOWN
+
+
+def test_the_tree_unfolds_from_the_branch_that_loses_the_most(bare: Report, write: Write) -> None:
+    def branch(name: str, parent: int | None, lost: float) -> Branch:
+        return Branch(name=name, parent=parent, n=10, accuracy=0.5, inside=0.75, stake=0.5, lost=lost)
+
+    tree = (
+        branch("Little", None, 0.25),
+        branch("Much", None, 0.75),
+        branch("Leaf", 0, 0.25),
+        branch("End", 1, 0.75),
+    )
+    page = write(bare.model_copy(update={"tree": tree}))
+    after = page.text.split("The tree and its mistakes", 1)[-1]
+    places = [after.index(name) for name in ("Much", "End", "Little", "Leaf")]
+    assert places == sorted(places)
+    assert after.split("Much")[1].startswith("1050.0 %75.0 %50.0 %75.0 %")
+    assert sum(tag == "details" and "open" in attributes for tag, attributes in page.tags) == 1
+    widths = [a["width"] for t, a in page.tags if t == "rect" and a.get("class") == "lost"]
+    assert widths == ["45.0", "45.0", "15.0", "15.0"]
+
+
+def test_each_policy_stands_in_the_picture_and_in_the_table(bare: Report, write: Write) -> None:
+    point = with_names(bare, "x").policies["x"]
+    some = {"search": point, "tax": point.model_copy(update={"coverage": 0.5, "precision": None})}
+    page = write(bare.model_copy(update={"policies": some}))
+    assert "1: precision 0.950 at coverage 0.8" in page.text
+    assert "2: precision" not in page.text  # nothing was decided, so it has no place in the picture
+    assert re.search(r"1 +searchclimb1 to 22 review90.0 %95.0 %80.0 %75.0 %–", page.text)
+    assert "2  tax" in page.text
+    assert "What the policies make of it" not in write(bare).text
+
+
+def test_calibration_is_shown_before_and_after_for_each_level(report: Report, write: Write) -> None:
+    text = write(report).text
+    for name in ("level 1", "level 2", "level 3", "decided category"):
+        assert f"Reliability, {name}" in text
+    assert "before: accuracy" in text
+    assert "after: accuracy" in text
+
+
+def test_values_are_shown_where_they_are_known(bare: Report, write: Write) -> None:
+    assert "value, partial" not in write(bare).text.split("How sure")[0]
+    update = {"values": "file", "value_score": 0.625, "value_score_partial": 0.75}
+    page = write(bare.model_copy(update=update))
+    assert "62.5 %" in page.text
+    assert "Values of the categories were read from a file." in page.text
 
 
 @pytest.mark.parametrize(
@@ -213,9 +359,9 @@ def test_names_without_end_are_cut(report: Report, write: Write) -> None:
     ],
 )
 def test_learning_curves_are_drawn_from_whatever_numbers_there_are(
-    rows: list[dict[str, object]] | None, n_curves: int, report: Report, write: Write
+    rows: list[dict[str, object]] | None, n_curves: int, bare: Report, write: Write
 ) -> None:
-    page = write(report, learning=rows)
+    page = write(bare, learning=rows)
     assert (("section", {"id": "learning"}) in page.tags) == (n_curves > 0)
     described = page.text.split("Learning curves", 1)[-1].split("How it learned", 1)[0]
     if n_curves > 1:
@@ -308,20 +454,19 @@ def test_what_a_manifest_says_is_put_in_words(manifest: Manifest) -> None:
     assert all(expert and len(by_level.split(", ")) == 3 for _, expert, by_level in rows)
 
 
-def test_a_report_without_pictures_curves_and_mistakes_still_makes_a_page(report: Report, write: Write) -> None:
-    bare = report.model_copy(
-        update={
-            "examples": Examples(),
-            "confusions": Confusions(),
-            "asked": {},
-            "by_modality": {},
-            "by_frequency": {},
-            "by_source": {},
-            "by_level": {"1": Figures(n=0)},
-            "ece": None,
-        }
-    )
+def test_a_report_without_pictures_curves_and_mistakes_still_makes_a_page(bare: Report, write: Write) -> None:
     page = write(bare)
     assert "Not one wrong answer." in page.text
-    assert ("section", {"id": "examples"}) not in page.tags
+    for anchor in ("examples", "tree", "siblings", "calibration"):
+        assert ("section", {"id": anchor}) not in page.tags
     assert "–" in page.text
+
+
+def test_a_blend_is_told_part_by_part(manifest: Manifest) -> None:
+    own = manifest.calibration
+    parts = tuple(Part(share=share, weights=own.weights["text"]) for share in (0.75, 0.25))
+    blended = manifest.model_copy(update={"calibration": own.model_copy(update={"blends": {"text": parts}})})
+    asked = [name for name, _, _ in weights(blended)]
+    assert asked.count("text, 75 % of the blend") == asked.count("text, 25 % of the blend") > 0
+    assert "text" not in asked
+    assert asked.count("picture") == [name for name, _, _ in weights(manifest)].count("picture")

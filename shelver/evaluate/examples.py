@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Collection, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -17,7 +17,7 @@ from shelver.catalog.split import Part
 from shelver.catalog.store import Catalog
 from shelver.decide import Predictions
 from shelver.errors import ImageError
-from shelver.evaluate.schema import Example, Examples
+from shelver.evaluate.parts import Example, Examples
 from shelver.images import decode
 from shelver.product import Product
 from shelver.taxonomy import Taxonomy
@@ -107,14 +107,50 @@ class ExampleKeeper:
 
     def _example(self, product: Product, true: int, node: int, confidence: float, modality: int) -> Example:
         words = product.title or product.description or product.brand
-        return Example(
-            product_id=product.product_id,
-            title=words[:MAX_TITLE_CHARS] if words else None,
-            true_path=self.taxonomy.paths[true],
-            predicted_path=self.taxonomy.paths[node],
-            confidence=round(confidence, 6),
-            modality=MODALITIES[modality - 1],
-        )
+        return _example(self.taxonomy, product.product_id, words, true, node, confidence, modality)
+
+
+def examples_of_rows(
+    catalog: Catalog, split: Part, rows: Collection[int], truth: NDArray[np.int32], said: Predictions
+) -> dict[int, Example]:
+    """Some products as examples; their texts are read again, since nobody holds the texts of a whole split.
+
+    Args:
+        catalog: where the products are.
+        split: their part.
+        rows: which of its labelled products, counted from 0 in the catalog's order; all answered.
+        truth: true nodes of the labelled products, shape (N,).
+        said: what was decided of them.
+    """
+    found: dict[int, Example] = {}
+    wanted = np.sort(np.fromiter(rows, np.intp, len(rows)))
+    n_before = 0
+    columns = ["product_id", "title", "description", "brand", "node_id"]
+    for batch in catalog.tables(split, columns=columns):
+        if len(found) == len(wanted):
+            break
+        labelled = batch.filter(pc.is_valid(batch["node_id"]))
+        here = wanted[(wanted >= n_before) & (wanted < n_before + labelled.num_rows)]
+        for row, one in zip(here.tolist(), labelled.take(pa.array(here - n_before)).to_pylist(), strict=True):
+            words = one["title"] or one["description"] or one["brand"]
+            true, node, modality = int(truth[row]), int(said.node[row]), int(said.modality[row])
+            confidence = float(said.confidence[row])
+            found[row] = _example(said.taxonomy, one["product_id"], words, true, node, confidence, modality)
+        n_before += labelled.num_rows
+    return found
+
+
+def _example(
+    tree: Taxonomy, product_id: str, words: str | None, true: int, node: int, confidence: float, modality: int
+) -> Example:
+    return Example(
+        product_id=product_id,
+        title=words[:MAX_TITLE_CHARS] if words else None,
+        true_path=tree.paths[true],
+        predicted_path=tree.paths[node],
+        confidence=round(confidence, 6),
+        modality=MODALITIES[modality - 1],
+    )
 
 
 def thumbnails(catalog: Catalog, split: Part, product_ids: Iterable[str]) -> dict[str, bytes]:

@@ -2,38 +2,41 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import Final
+from dataclasses import fields, replace
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from shelver import metrics
 from shelver.decide import Predictions
-from shelver.evaluate.schema import Bins, Confusions, Curve, Figures, Mistake
+from shelver.evaluate.parts import Bins, Curve, Figures, Honesty
 from shelver.taxonomy import Taxonomy
 
 N_TOP: Final = 3
 N_POINTS: Final = 50
-N_PAIRS: Final = 20
-N_FREQUENT: Final = 15
+PRECISIONS: Final = (0.90, 0.95, 0.99)
 
 
-def row(tree: Taxonomy, truth: NDArray[np.int32], said: Predictions) -> Figures:
+def row(
+    tree: Taxonomy, truth: NDArray[np.int32], said: Predictions, worth: NDArray[np.float64] | None = None
+) -> Figures:
     """The figures of some products.
 
     Args:
         tree: the tree of both.
         truth: true nodes, shape (N,).
         said: what was decided.
+        worth: of each product, shape (N,); None where no values are known.
     """
     if not len(truth):
         return Figures(n=0)
     answered = said.answered
+    right = metrics.correct(truth, said.node, answered=answered)
     hierarchical = metrics.hierarchical(tree, truth, said.node, answered=answered)
     sure = said.confidence[answered]
     figures = {
-        "accuracy": metrics.accuracy(truth, said.node, answered=answered),
+        "accuracy": float(right.mean()),
         "weighted_f1": metrics.weighted_f1(truth, said.node, answered=answered),
         "macro_f1": metrics.macro_f1(truth, said.node, answered=answered),
         "top3_accuracy": metrics.top_k_accuracy(
@@ -44,15 +47,38 @@ def row(tree: Taxonomy, truth: NDArray[np.int32], said: Predictions) -> Figures:
         "hierarchical_f1": hierarchical.f1,
         "relative_lca": metrics.relative_lca(tree, truth, said.node, answered=answered),
         "coverage": metrics.coverage(said.node, answered=answered),
-        "ece": metrics.ece(sure, said.node[answered] == truth[answered]) if len(sure) else None,
+        "ece": metrics.ece(sure, right[answered]) if len(sure) else None,
+        "brier": metrics.brier(sure, right[answered]) if len(sure) else None,
+        "aurc": metrics.aurc(said.confidence, right, answered=answered),
+        "e_aurc": metrics.e_aurc(said.confidence, right, answered=answered),
+        "severity": metrics.mistake_severity(tree, truth, said.node, answered=answered),
+        "hierarchical_coverage": metrics.hierarchical_coverage(tree, truth, said.node, answered=answered),
     }
+    for precision in PRECISIONS:
+        figures[f"coverage_at_{100 * precision:.0f}"] = metrics.coverage_at_precision(
+            said.confidence, right, precision, answered=answered
+        )
+    if worth is not None:
+        figures["value_score"] = metrics.value_score(truth, said.node, worth, answered=answered)
+        figures["value_score_partial"] = metrics.value_score(
+            truth, said.node, worth, taxonomy=tree, answered=answered
+        )
     return Figures(n=len(truth), **{name: _short(value) for name, value in figures.items()})
 
 
 def level_row(
-    tree: Taxonomy, truth: NDArray[np.int32], said: Predictions, level: int, *, top: NDArray[np.int32]
+    tree: Taxonomy,
+    truth: NDArray[np.int32],
+    said: Predictions,
+    level: int,
+    *,
+    top: NDArray[np.int32],
+    worth: NDArray[np.float64] | None = None,
 ) -> Figures:
     """The figures with truth and prediction cut at a level, over the products whose truth reaches it.
+
+    Calibration error and Brier score alone are those of `honesty_at`, over all answers that reach the level: a
+    probability that the product lies there also speaks of those that do not.
 
     Args:
         tree: the tree of both.
@@ -60,41 +86,99 @@ def level_row(
         said: what was decided.
         level: 1 is the first below the root.
         top: the most probable nodes of that level, best first, shape (N, N_TOP).
+        worth: of each product, shape (N,); None where no values are known.
     """
-    rows, true_at, said_at = metrics.at_level(tree, truth, said.node, level)
+    rows, true_at, part = cut(tree, truth, said, level)
     if not len(rows):
         return Figures(n=0)
+    part = replace(part, top_node=top[rows])
+    smaller, place = tree.cut(level)  # keeps the numbers of the nodes that it keeps
+    figures = row(smaller, true_at, part, None if worth is None else worth[rows])
+    honesty = honesty_at(tree, truth, said.node, said.level_confidence, said.answered, level)
+    answered = said.answered[rows]
+    named = metrics.hierarchical_coverage(smaller, true_at, place[said.node[rows]], answered=answered)
+    return figures.model_copy(
+        update={
+            "coverage": _short(float(answered.mean())),
+            "hierarchical_coverage": _short(named),
+            "ece": honesty.ece,
+            "brier": honesty.brier,
+        }
+    )
+
+
+def cut(
+    tree: Taxonomy, truth: NDArray[np.int32], said: Predictions, level: int
+) -> tuple[NDArray[np.intp], NDArray[np.int32], Predictions]:
+    """Truth and predictions cut at a level: the M rows whose truth reaches it, their true nodes there (M,), and
+    what was decided of them there."""
+    rows, true_at, said_at = metrics.at_level(tree, truth, said.node, level)
     # A prediction that ends above the level has no node there; its confidence in one is 0 and it is wrong.
     here = said.answered[rows] & (said_at >= 0)
     part = select(said, rows)
     confidence = np.where(here, part.level_confidence[:, level - 1], np.float32(0)).astype(np.float32)
-    cut = replace(
-        part,
-        node=np.where(here, said_at, 0).astype(np.int32),
-        top_node=top[rows],
-        confidence=confidence,
-        answered=here,
-    )
-    return row(tree, true_at.astype(np.int32), cut).model_copy(
-        update={"coverage": _short(float(said.answered[rows].mean()))}
-    )
+    node = np.where(here, said_at, 0).astype(np.int32)
+    return rows, true_at.astype(np.int32), replace(part, node=node, confidence=confidence, answered=here)
 
 
 def select(said: Predictions, rows: NDArray[np.bool_] | NDArray[np.intp]) -> Predictions:
     """Some rows of predictions."""
     index = np.flatnonzero(rows) if rows.dtype == np.bool_ else rows
-    return Predictions(
-        taxonomy=said.taxonomy,
-        answered=said.answered[index],
-        node=said.node[index],
-        confidence=said.confidence[index],
-        level_confidence=said.level_confidence[index],
-        top_node=said.top_node[index],
-        top_confidence=said.top_confidence[index],
-        modality=said.modality[index],
-        errors=tuple(said.errors[i] for i in index.tolist()),
-        picture_errors=tuple(said.picture_errors[i] for i in index.tolist()),
+    some: dict[str, Any] = {}
+    for field in fields(said):
+        column = getattr(said, field.name)
+        if isinstance(column, np.ndarray):
+            some[field.name] = column[index]
+        elif isinstance(column, tuple):
+            some[field.name] = tuple(column[i] for i in index.tolist())
+    return replace(said, **some)
+
+
+def honesty(
+    right: NDArray[np.bool_], confidence: NDArray[np.float32], of_level: NDArray[np.float32] | None = None
+) -> Honesty:
+    """How far the confidences of some answers can be believed.
+
+    Args:
+        right: whether each is right, shape (N,).
+        confidence: of each, shape (N,).
+        of_level: Brier scores over all outcomes of a level, of all answered products, shape (M,).
+    """
+    over_all = None if of_level is None or not len(of_level) else _short(float(of_level.mean()))
+    if not len(right):
+        return Honesty(n=0, brier_all=over_all)
+    return Honesty(
+        n=len(right),
+        ece=_short(metrics.ece(confidence, right)),
+        brier=_short(metrics.brier(confidence, right)),
+        brier_all=over_all,
+        reliability=_bins(right, confidence),
     )
+
+
+def honesty_at(
+    tree: Taxonomy,
+    truth: NDArray[np.int32],
+    node: NDArray[np.int32],
+    level_confidence: NDArray[np.float32],
+    answered: NDArray[np.bool_],
+    level: int,
+    of_level: NDArray[np.float32] | None = None,
+) -> Honesty:
+    """`honesty` of the decided nodes' ancestors at a level, right where they are the true nodes' too.
+
+    Args:
+        tree: the tree of both.
+        truth, node: true and decided nodes, shape (N,).
+        level_confidence: P(node) of the decided nodes' lineages, shape (N, L).
+        answered: shape (N,).
+        level: 1 is the first below the root.
+        of_level: as in `honesty`.
+    """
+    at = tree.ancestors_at(node, level)
+    here = answered & (at >= 0)
+    right = (at == tree.ancestors_at(truth, level))[here]
+    return honesty(right, level_confidence[here, level - 1], of_level)
 
 
 def bins(truth: NDArray[np.int32], said: Predictions) -> Bins:
@@ -102,7 +186,11 @@ def bins(truth: NDArray[np.int32], said: Predictions) -> Bins:
     answered = said.answered
     if not answered.any():
         return Bins()
-    found = metrics.reliability(said.confidence[answered], said.node[answered] == truth[answered])
+    return _bins((said.node == truth)[answered], said.confidence[answered])
+
+
+def _bins(right: NDArray[np.bool_], confidence: NDArray[np.float32]) -> Bins:
+    found = metrics.reliability(confidence, right)
     return Bins(
         n=tuple(found.n.tolist()), confidence=_rounded(found.confidence), accuracy=_rounded(found.accuracy)
     )
@@ -121,58 +209,16 @@ def curve(truth: NDArray[np.int32], said: Predictions, *, n_points: int = N_POIN
     Source:
         El-Yaniv and Wiener 2010, "On the foundations of noise-free selective classification".
     """
-    answered = said.answered
-    confidence, right = said.confidence[answered], (said.node == truth)[answered]
-    if not len(confidence):
+    every = metrics.risk_coverage(said.confidence, said.node == truth, answered=said.answered)
+    if not len(every.coverage):
         return Curve()
-    order = np.argsort(-confidence, kind="stable")
-    confidence, n_right = confidence[order], np.cumsum(right[order])
-    last_of_its_kind = np.flatnonzero(np.append(np.diff(confidence) != 0, True))
-    wanted = np.ceil(np.arange(1, n_points + 1) * len(confidence) / n_points).astype(np.intp) - 1
-    at = np.unique(last_of_its_kind[np.searchsorted(last_of_its_kind, wanted)])
+    # The first points at which so many answers are given.
+    wanted = np.arange(1, n_points + 1) * (every.coverage[-1] / n_points)
+    at = np.unique(np.minimum(np.searchsorted(every.coverage, wanted * (1 - 1e-9)), len(every.coverage) - 1))
     return Curve(
-        threshold=_rounded(confidence[at]),
-        coverage=_rounded((at + 1) / len(truth)),
-        accuracy=_rounded(n_right[at] / (at + 1)),
-    )
-
-
-def confusions(tree: Taxonomy, truth: NDArray[np.int32], said: Predictions) -> Confusions:
-    """The commonest mistakes, and who is taken for whom among the most frequent true nodes.
-
-    Args:
-        tree: the tree of both.
-        truth: true nodes, shape (N,).
-        said: what was decided.
-    """
-    n_true = np.bincount(truth, minlength=tree.n_nodes)
-    frequent = np.argsort(-n_true, kind="stable")[:N_FREQUENT]
-    frequent = frequent[n_true[frequent] > 0]
-    place = np.full(tree.n_nodes, len(frequent), np.intp)
-    place[frequent] = np.arange(len(frequent))
-    # Columns: the frequent nodes, any other node, no answer.
-    counts = np.zeros((len(frequent) + 1, len(frequent) + 2), np.int64)
-    column = np.where(said.answered, place[said.node], len(frequent) + 1)
-    np.add.at(counts, (place[truth], column), 1)
-    counts = counts[:-1]
-
-    wrong = said.answered & (said.node != truth)
-    codes, n_pair = np.unique(truth[wrong].astype(np.int64) * tree.n_nodes + said.node[wrong], return_counts=True)
-    commonest = np.argsort(-n_pair, kind="stable")[:N_PAIRS]
-    return Confusions(
-        pairs=tuple(
-            Mistake(
-                true_path=tree.paths[code // tree.n_nodes],
-                predicted_path=tree.paths[code % tree.n_nodes],
-                n=n,
-                share=round(n / int(n_true[code // tree.n_nodes]), 6),
-            )
-            for code, n in zip(codes[commonest].tolist(), n_pair[commonest].tolist(), strict=True)
-        ),
-        paths=tuple(tree.paths[k] for k in frequent.tolist()),
-        matrix=tuple(map(tuple, counts[:, : len(frequent)].tolist())),
-        other=tuple(counts[:, -2].tolist()),
-        unanswered=tuple(counts[:, -1].tolist()),
+        threshold=_rounded(every.threshold[at]),
+        coverage=_rounded(every.coverage[at]),
+        accuracy=_rounded(1 - every.risk[at]),
     )
 
 

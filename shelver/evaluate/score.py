@@ -16,13 +16,17 @@ from shelver import metrics, registry
 from shelver.calibrate import MODALITIES, Modality
 from shelver.catalog.split import Part
 from shelver.catalog.store import Catalog
-from shelver.decide import Policy, Predictions, concatenate, greatest
+from shelver.decide import Policy, Predictions, concatenate, greatest, policies_of
 from shelver.errors import CatalogError
-from shelver.evaluate.examples import ExampleKeeper
-from shelver.evaluate.figures import N_TOP, bins, confusions, curve, level_row, row, select
-from shelver.evaluate.schema import Figures, Report, Views
+from shelver.evaluate.examples import ExampleKeeper, examples_of_rows
+from shelver.evaluate.figures import N_TOP, bins, curve, cut, level_row, row, select
+from shelver.evaluate.honesty import Confidences, PolicyTally, Uncalibrated, calibrated
+from shelver.evaluate.mistakes import branches, confusions, siblings
+from shelver.evaluate.parts import Figures, Views
+from shelver.evaluate.schema import Report
 from shelver.pipeline import Classifier, Embedding
 from shelver.taxonomy import Taxonomy
+from shelver.values import popularity, read_values
 
 MAX_SLICES: Final = 50
 BATCH_ROWS: Final = 256
@@ -47,9 +51,12 @@ class _Column:
 
 @dataclass(slots=True)
 class _Answers:
-    """What a split's products are and what the model said of them, batch by batch: some 100 bytes a product."""
+    """What a split's products are and what the model said of them, batch by batch: some 200 bytes a product."""
 
     examples: ExampleKeeper
+    policies: PolicyTally
+    before: Confidences = field(default_factory=Confidences)
+    after: Confidences = field(default_factory=Confidences)
     truth: list[NDArray[np.int32]] = field(default_factory=list)
     natural: list[Predictions] = field(default_factory=list)
     level_top: list[NDArray[np.int32]] = field(default_factory=list)
@@ -67,25 +74,31 @@ def evaluate(
     catalog: Catalog,
     *,
     split: Part = "test",
+    values: Path | None = None,
     say: Callable[[str], None] = print,
     threads: int | None = None,
 ) -> Report:
     """Score a model folder on the labelled products of a split.
 
     Args:
-        model: the model folder.
+        model: the model folder; its policies are scored with it.
         catalog: the catalog, or a golden set.
         split: "train", "validation" or "test".
+        values: a file with the value of each category, as `read_values` reads it. None: the mean value of its
+            products in the catalog, if they have one.
         say: told about the progress.
         threads: threads for each ONNX session.
 
     Raises:
         ModelError: `model` is no whole model folder.
         CatalogError: the split has no labelled product, or labels that the model's tree does not know.
+        InputError: `values` is no such file.
+        ConfigError: the model's policies cannot be read.
     """
     classifier = Classifier.open(model, threads=threads)
     tree = classifier.taxonomy
-    answers = _answer(classifier, catalog, split, say)
+    value = read_values(values, tree) if values is not None else popularity(catalog, tree)
+    answers = _answer(classifier, catalog, split, policies_of(model), say)
     if not answers.natural:
         raise CatalogError(
             f"{catalog.folder} has no labelled product in its {split} split",
@@ -109,9 +122,16 @@ def evaluate(
     def views(of: Callable[[NDArray[np.int32], Predictions], T]) -> Views[T]:
         return Views(all=of(*everything), by_modality=_each(came, of), asked=_each(asked, of))
 
-    def figures(truth: NDArray[np.int32], said: Predictions) -> Figures:
-        return row(tree, truth, said)
+    def worth_of(truth: NDArray[np.int32]) -> NDArray[np.float64] | None:
+        return None if value is None else value[truth]
 
+    def figures(truth: NDArray[np.int32], said: Predictions) -> Figures:
+        return row(tree, truth, said, worth_of(truth))
+
+    worth = worth_of(truth)
+    beside, lost = siblings(tree, truth, said, worth), branches(tree, truth, said, worth)
+    shown = examples_of_rows(catalog, split, beside.rows | lost.rows, truth, said)
+    levels = range(1, tree.n_levels + 1)
     return Report(
         model=model.resolve().name,
         model_version=classifier.model_version,
@@ -124,8 +144,8 @@ def evaluate(
         n_errors=Counter(code for code in said.errors if code is not None),
         n_picture_errors=answers.picture_errors,
         by_level={
-            str(level): level_row(tree, truth, said, level, top=level_top[:, level - 1])
-            for level in range(1, tree.n_levels + 1)
+            str(level): level_row(tree, truth, said, level, top=level_top[:, level - 1], worth=worth)
+            for level in levels
         },
         by_modality=_each(came, figures),
         asked=_each(asked, figures),
@@ -137,14 +157,27 @@ def evaluate(
         by_source=_slices(answers.source, truth, said, figures),
         by_language=_slices(answers.language, truth, said, figures),
         reliability=views(bins),
+        values=None if value is None else "catalog" if values is None else "file",
         selective=views(curve),
-        confusions=confusions(tree, truth, said),
+        selective_by_level={str(level): curve(*cut(tree, truth, said, level)[1:]) for level in levels},
+        calibration=calibrated(tree, truth, answers.before, answers.after),
+        policies=answers.policies.points(tree, truth, worth),
+        confusions=confusions(tree, truth, said, worth),
+        siblings=beside.with_examples(shown),
+        tree=lost.with_examples(shown),
         examples=answers.examples.examples(),
     )
 
 
-def _answer(classifier: Classifier, catalog: Catalog, split: Part, say: Callable[[str], None]) -> _Answers:
-    answers = _Answers(ExampleKeeper(classifier.taxonomy))
+def _answer(
+    classifier: Classifier,
+    catalog: Catalog,
+    split: Part,
+    policies: Mapping[str, Policy],
+    say: Callable[[str], None],
+) -> _Answers:
+    answers = _Answers(ExampleKeeper(classifier.taxonomy), PolicyTally(policies))
+    uncalibrated = Uncalibrated(classifier)
     label_of = _label_map(classifier, catalog, split)
     n_total, n_done = catalog.info.by_split.get(split, 0), 0
     started = told = time.monotonic()
@@ -163,6 +196,10 @@ def _answer(classifier: Classifier, catalog: Catalog, split: Part, say: Callable
         truth = np.array([label_of[p.node_id] for p in labelled if p.node_id is not None], np.int32)
         answers.truth.append(truth)
         answers.natural.append(said)
+        raw = uncalibrated(embedded.text, embedded.image)
+        answers.before.add(truth, raw, classifier.prob2pred(raw, _POLICY))
+        answers.after.add(truth, probs, said)
+        answers.policies.add(classifier, probs)
         answers.level_top.append(_best_at_levels(classifier.taxonomy, probs.nodes))
         answers.source.add([p.source for p in labelled])
         answers.language.add([p.language for p in labelled])

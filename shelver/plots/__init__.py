@@ -8,7 +8,7 @@ content-security policy lets them through. Text stays text, and a title and a de
 
 The only home of matplotlib, which is asked for when the first picture is drawn.
 
-pictures.py  bars, reliability, accuracy against coverage, confusions, learning curves
+pictures.py  bars, reliability, risk and precision against coverage, confusions, learning curves
 svg.py       one matplotlib figure as an `<svg>` element for any page
 """
 
@@ -19,6 +19,7 @@ from shelver.plots.pictures import (
     confusion_matrix,
     learning,
     reliability,
+    risk_coverage,
     selective,
     short,
 )
@@ -32,6 +33,7 @@ __all__ = [
     "learning",
     "printable",
     "reliability",
+    "risk_coverage",
     "selective",
     "short",
 ]

@@ -18,6 +18,14 @@ PALETTE: Final = ("#0072b2", "#d55e00", "#009e73", "#b8609a", "#a6761d", "#5a7bd
 MARKERS: Final = ("o", "s", "^", "D", "v", "P")
 """Whoever sees no colours at all tells the curves apart by these."""
 MAX_LABEL_CHARS: Final = 32
+MANY_NAMES: Final = 20
+"""A matrix of more names is drawn smaller."""
+
+_BESIDE: Final = (
+    *((0.0, 10.0), (0.0, -10.0), (-11.0, 0.0), (11.0, 0.0), (-9.0, 9.0), (-9.0, -9.0)),
+    *((0.0, -20.0), (-22.0, 0.0), (-18.0, -14.0), (-18.0, 14.0)),
+)
+_ENOUGH_PT: Final = 10.0
 
 Points = tuple[Sequence[float], Sequence[float]]
 
@@ -74,12 +82,14 @@ def bars(
     return drawn([draw], title, described, size=(6.4, tall))
 
 
-def reliability(curves: Mapping[str, Points], *, title: str) -> str:
+def reliability(curves: Mapping[str, Points], *, title: str, heading: str = "", side: float = 4.2) -> str:
     """Accuracy over confidence; on the diagonal a confidence is honest.
 
     Args:
         curves: for each name the mean confidence and the accuracy of B bins, each of shape (B,), in [0, 1].
         title: read aloud, not drawn.
+        heading: drawn in the picture, where there are several side by side.
+        side: of the square, in inches of 96 px.
 
     Raises:
         ShapeError: confidences and accuracies of one curve differ in number.
@@ -93,30 +103,75 @@ def reliability(curves: Mapping[str, Points], *, title: str) -> str:
         axes.set_aspect("equal")
         axes.text(0.97, 0.04, "too sure", ha="right", alpha=0.6, fontsize=8)
         axes.text(0.03, 0.95, "too modest", alpha=0.6, fontsize=8)
+        if heading:
+            axes.text(0.97, 0.13, heading, ha="right", fontsize=9.5, fontweight="bold")
 
-    return drawn([draw], title, _described(curves, "confidence", "accuracy"), size=(4.2, 4.2))
+    return drawn([draw], title, _described(curves, "confidence", "accuracy"), size=(side, side))
 
 
-def selective(curves: Mapping[str, Points], *, title: str) -> str:
+def selective(
+    curves: Mapping[str, Points], *, title: str, points: Mapping[str, tuple[float, float]] | None = None
+) -> str:
     """Accuracy over coverage, when only the most confident answers are given.
 
     Args:
         curves: for each name the coverage, rising, and the accuracy there, each of shape (P,), in [0, 1].
         title: read aloud, not drawn.
+        points: coverage and precision by a short name that is drawn beside the mark, such as a number in a table.
 
     Raises:
         ShapeError: coverages and accuracies of one curve differ in number.
         MissingExtraError: matplotlib is not installed.
     """
+    points = points or {}
 
     def draw(axes: Axes) -> None:
         _lines(axes, curves, every=6)
-        lowest = min((value for _, values in curves.values() for value in values), default=0.0)
+        heights = [value for _, values in curves.values() for value in values] + [y for _, y in points.values()]
         # Round down to a tenth with room below, so that differences between good models show.
-        axes.set(xlim=(0, 1.01), ylim=(max(0.0, np.floor(lowest * 10 - 0.2) / 10), 1.004))
-        axes.set(xlabel="coverage: share of the products answered", ylabel="accuracy of the answers")
+        bottom = max(0.0, np.floor(min(heights, default=0.0) * 10 - 0.2) / 10)
+        axes.set(xlim=(0, 1.02), ylim=(bottom, 1 + 0.05 * (1 - bottom)))
+        places = [(x, (y - bottom) / (1 - bottom)) for x, y in points.values()]
+        for name, (x, y), away in zip(points, points.values(), _apart(places, 290, 200), strict=True):
+            axes.plot([x], [y], color=INK, marker="o", markersize=6.5, markerfacecolor="none", linestyle="none")
+            axes.annotate(
+                short(name),
+                (x, y),
+                xytext=away,
+                textcoords="offset points",
+                ha="center",
+                va="center",
+                fontweight="bold",
+            )
+        axes.set(xlabel="coverage: share of the products decided", ylabel="precision: share of them that is right")
 
-    return drawn([draw], title, _described(curves, "coverage", "accuracy"), size=(4.9, 3.7))
+    described = _described(curves, "coverage", "accuracy")
+    marks = [f"{name}: precision {y:.3f} at coverage {x:.3g}" for name, (x, y) in points.items()]
+    return drawn([draw], title, "; ".join([described, *marks] if described else marks), size=(4.9, 3.9))
+
+
+def risk_coverage(curves: Mapping[str, Points], *, title: str, best: Points | None = None) -> str:
+    """Risk over coverage: the share of wrong answers among the most confident ones.
+
+    Args:
+        curves: for each name the coverage, rising, and the risk there, each of shape (P,), in [0, 1].
+        title: read aloud, not drawn.
+        best: what the best order of the first curve's answers would give, dashed.
+
+    Raises:
+        ShapeError: coverages and risks of one curve differ in number.
+        MissingExtraError: matplotlib is not installed.
+    """
+
+    def draw(axes: Axes) -> None:
+        _lines(axes, curves, every=6)
+        if best is not None:
+            axes.plot(*best, color=PALETTE[0], linewidth=1, linestyle="--")
+        axes.set(xlim=(0, 1.02))
+        axes.set_ylim(bottom=0)
+        axes.set(xlabel="coverage: share of the products answered", ylabel="risk: share of them that is wrong")
+
+    return drawn([draw], title, _described(curves, "coverage", "risk"), size=(4.9, 3.9))
 
 
 def confusion_matrix(
@@ -144,16 +199,21 @@ def confusion_matrix(
     totals = np.maximum(counts.sum(axis=1) if n_true is None else np.asarray(n_true, np.float64), 1)
     share = counts / totals[:, None]
 
+    many = len(names) > MANY_NAMES
+    cell, letters = (0.155, 5.2) if many else (0.29, 7.5)
+
     def draw(axes: Axes) -> None:
         for i, j in zip(*np.nonzero(counts), strict=True):
             colour = PALETTE[0] if i == j else PALETTE[1]
             # A mistake of a few per cent must show beside a diagonal near one.
             tint = 0.12 + 0.5 * (share[i, j] if i == j else min(1.0, share[i, j] ** 0.5 * 1.6))
             axes.add_patch(_square(int(j), int(i), colour, tint))
-            axes.text(j, i, f"{int(counts[i, j])}", ha="center", va="center", fontsize=7.5)
+            axes.text(j, i, f"{int(counts[i, j])}", ha="center", va="center", fontsize=letters)
         place = np.arange(len(names))
         axes.set_yticks(place, [f"{short(name)}  {i}" for i, name in enumerate(names, start=1)])
         axes.set_xticks(place, [str(i) for i in range(1, len(names) + 1)])
+        if many:
+            axes.tick_params(labelsize=6.5)
         axes.xaxis.set_label_position("top")
         axes.set_xlabel("decided")
         axes.tick_params(length=0, top=False, labeltop=True, bottom=False, labelbottom=False)
@@ -167,8 +227,8 @@ def confusion_matrix(
         f"{short(names[i])} decided as {short(names[j])}: {int(n)}"
         for n, i, j in sorted(wrong, key=lambda one: -one[0])[:10]
     )
-    side = 0.6 + 0.29 * len(names)
-    return drawn([draw], title, described or "no mistakes among these", size=(side + 2.8, side))
+    side = 0.6 + cell * len(names)
+    return drawn([draw], title, described or "no mistakes among these", size=(side + (2.0 if many else 2.8), side))
 
 
 def learning(panels: Mapping[str, Mapping[str, Points]], *, title: str, x_label: str = "epoch") -> str:
@@ -216,6 +276,28 @@ def _lines(axes: Axes, curves: Mapping[str, Points], *, every: int = 1) -> None:
         )
     axes.grid(visible=True)
     _legend(axes, len(curves))
+
+
+def _apart(places: Sequence[tuple[float, float]], width_pt: float, height_pt: float) -> list[tuple[float, float]]:
+    """Where to write beside each point, in typographic points from it, so that near points' names do not meet.
+
+    Args:
+        places: x and y of each point as shares of the axes.
+        width_pt, height_pt: about the size of the axes.
+    """
+    marks = [(x * width_pt, y * height_pt) for x, y in places]
+    taken = list(marks)
+    found = []
+    for own, (x, y) in enumerate(marks):
+        others = [place for i, place in enumerate(taken) if i != own]
+        room = [
+            min((float(np.hypot(x + dx - a, y + dy - b)) for a, b in others), default=np.inf) for dx, dy in _BESIDE
+        ]
+        # The first place that has enough room, or the one with the most.
+        best = _BESIDE[int(np.argmax(np.minimum(room, _ENOUGH_PT)))]
+        taken.append((x + best[0], y + best[1]))
+        found.append(best)
+    return found
 
 
 def _legend(axes: Axes, n: int) -> None:

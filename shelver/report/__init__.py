@@ -3,6 +3,8 @@
 words.py     what the figures are called and mean; a manifest in words
 markup.py    the few pieces of HTML that a page is made of
 sections.py  the parts of the page
+trust.py     those on confidence: calibration, risk and coverage, policies
+mistakes.py  those on mistakes: the matrix, siblings, the tree
 page.py      `write_html`: one file of limited size, without scripts
 card.py      `write_card`: the README.md of a model folder
 publish.py   `publish`: all that an evaluation leaves behind

@@ -92,7 +92,8 @@ def _card(manifest: Manifest, known: dict[str, dict[str, Any]], folder: Path) ->
         "## Calibration",
         "",
         "The experts' scores are added with a weight for each level (level 1 first), fitted on products that no "
-        "expert learned from; then the confidence is the softmax among siblings, from level to level.",
+        "expert learned from; then the confidence is the softmax among siblings, from level to level. Where one "
+        "such distribution is not honest enough, several are blended, each with its share.",
         "",
         *_table(["asked with", "expert", "weights"], words.weights(manifest)),
         "",

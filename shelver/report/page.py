@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
-from shelver.evaluate import Report
+from shelver.evaluate import Example, Report
 from shelver.evaluate.examples import N_EXAMPLES
 from shelver.registry import Manifest
-from shelver.report import sections
+from shelver.report import mistakes, sections, trust
 from shelver.report.markup import safe
 
 PAGE: Final = "report.html"
 MAX_BYTES: Final = 5_000_000
+ROOM_FOR_LINKS: Final = 500
 
 _STYLE: Final = """
 :root{color-scheme:light dark;--paper:#fff;--ink:#1b1f24;--soft:#5d6670;--line:#e3e6ea;--tint:#f5f6f8;
@@ -52,8 +54,27 @@ td{overflow-wrap:anywhere}
 figure{margin:14px 0}
 figure svg.plot{color:inherit;max-width:100%;height:auto;display:block}
 figcaption{font-size:13px;max-width:64ch;margin-top:4px}
-.pair{display:flex;flex-wrap:wrap;gap:8px 36px;align-items:flex-end}
+.pair{display:flex;flex-wrap:wrap;gap:8px 36px;align-items:flex-start}
 .pair figure{flex:1 1 340px;max-width:480px}
+.grid{display:grid;grid-template-columns:repeat(auto-fill,minmax(225px,1fr));gap:8px 18px;margin:14px 0}
+.grid figure{margin:0;max-width:280px}
+.like{margin-top:10px}
+.tree{min-width:720px;font-size:14px}
+.branch{display:grid;grid-template-columns:minmax(0,1fr) 74px 74px 74px 92px 74px 60px;gap:0 10px;
+align-items:center;padding:4px 0;border-bottom:1px solid var(--line)}
+.branch b{font-weight:550;overflow-wrap:anywhere;padding-left:16px;position:relative}
+.branch .n{padding:0}
+.head,.head b{color:var(--soft);font-size:12.5px;font-weight:400}
+.head .n{white-space:normal}
+.tree details{margin:0}
+summary.branch{list-style:none}
+summary.branch::-webkit-details-marker{display:none}
+summary.branch b::before{content:"\\25b8";position:absolute;left:0;color:var(--soft)}
+details[open]>summary.branch b::before{content:"\\25be"}
+summary.branch:hover{background:var(--tint)}
+.in{padding-left:18px}
+.in .cards{margin:10px 0 14px}
+.lost{fill:var(--bad)}
 .cards{list-style:none;margin:0;padding:0;display:grid;grid-template-columns:repeat(auto-fill,minmax(300px,1fr));
 gap:12px}
 .cards li{display:flex;gap:12px;border:1px solid var(--line);border-radius:8px;padding:10px;font-size:13.5px;
@@ -92,42 +113,81 @@ def write_html(
         manifest: of the model.
 
     Returns:
-        `out`, written whole or not at all, smaller than `MAX_BYTES`: examples are left out before anything else.
+        `out`, written whole or not at all, smaller than `MAX_BYTES`: where there is too much, the tree, the
+        siblings and the examples first do without pictures, and then are left out.
 
     Raises:
         MissingExtraError: matplotlib is not installed.
     """
-    top = sections.headline(report)
-    middle = [
-        sections.breakdowns(report),
-        sections.confidence(report),
-        sections.confusions(report),
-        sections.learning(learning),
-    ]
-    bottom = sections.about(report, manifest)
-    rest = len(_page(report, "".join([top, *middle, bottom])).encode("utf-8", errors="replace"))
-    shown = _examples(report, pictures, MAX_BYTES - rest - 100)  # the link to them
-    page = _page(report, "".join([top, *middle, shown, bottom])).encode("utf-8", errors="replace")
+    parts = {
+        "headline": sections.headline(report),
+        "breakdowns": sections.breakdowns(report),
+        "calibration": trust.calibration(report),
+        "confidence": trust.confidence(report),
+        "confusions": mistakes.confusions(report),
+        "siblings": "",
+        "tree": "",
+        "learning": sections.learning(learning),
+        "examples": "",
+        "about": sections.about(report, manifest),
+    }
+    # What may be large comes last, and makes do with the room that is left.
+    room = MAX_BYTES - _size(_page(report, "".join(parts.values()))) - ROOM_FOR_LINKS
+    best = report.examples
+    beside = [one for pair in report.siblings for one in (*pair.examples, *pair.like)]
+    lost = [one for branch in report.tree for one in branch.examples]
+    ways = {
+        "examples": [
+            *(
+                _Way(
+                    partial(sections.examples, report, pictures, n=n),
+                    _weight([*best.right[:n], *best.wrong[:n], *best.unsure[:n]], pictures),
+                )
+                for n in _fewer(N_EXAMPLES)
+            ),
+            _Way(partial(sections.examples, report, {}, n=N_EXAMPLES)),
+        ],
+        "siblings": [
+            _Way(partial(mistakes.siblings, report, pictures), _weight(beside, pictures)),
+            _Way(partial(mistakes.siblings, report)),
+        ],
+        "tree": [
+            _Way(partial(mistakes.tree, report, pictures), _weight(lost, pictures)),
+            _Way(partial(mistakes.tree, report)),
+        ],
+    }
+    for name, tries in ways.items():
+        made = (way.make() for way in tries if way.weight < room)
+        parts[name] = next((part for part in made if _size(part) <= room), "")
+        room -= _size(parts[name])
+    page = _page(report, "".join(parts.values())).encode("utf-8", errors="replace")
     out.parent.mkdir(parents=True, exist_ok=True)
-    partial = out.with_name(out.name + ".partial")
-    partial.write_bytes(page)
-    partial.replace(out)
+    unfinished = out.with_name(out.name + ".partial")
+    unfinished.write_bytes(page)
+    unfinished.replace(out)
     return out
 
 
-def _examples(report: Report, pictures: Mapping[str, bytes], max_bytes: int) -> str:
-    """The examples; too large, fewer and fewer of them, then without pictures, then none."""
-    n = N_EXAMPLES
+class _Way(NamedTuple):
+    """One way to make a part of the page; `weight` are the bytes of its pictures, as text they are more."""
+
+    make: Callable[[], str]
+    weight: int = 0
+
+
+def _weight(examples: Sequence[Example], pictures: Mapping[str, bytes]) -> int:
+    return sum(len(pictures.get(one.product_id, b"")) for one in examples)
+
+
+def _fewer(n: int) -> Iterator[int]:
     while n:
-        kinds = (report.examples.right, report.examples.wrong, report.examples.unsure)
-        weight = sum(len(pictures.get(one.product_id, b"")) for kind in kinds for one in kind[:n])
-        if weight < max_bytes:  # as base64 it grows, so else there is no need to look
-            shown = sections.examples(report, pictures, n=n)
-            if len(shown.encode("utf-8", errors="replace")) <= max_bytes:
-                return shown
+        yield n
         n //= 2
-    shown = sections.examples(report, {}, n=N_EXAMPLES)
-    return shown if len(shown.encode("utf-8", errors="replace")) <= max_bytes else ""
+
+
+def _size(text: str) -> int:
+    """In bytes."""
+    return len(text.encode("utf-8", errors="replace"))
 
 
 def _page(report: Report, content: str) -> str:
@@ -136,8 +196,11 @@ def _page(report: Report, content: str) -> str:
     anchors = {
         "levels": "Levels",
         "asked": "Text and picture",
+        "calibration": "Calibration",
         "confidence": "Confidence",
         "confusions": "Confusions",
+        "siblings": "Siblings",
+        "tree": "Tree",
         "learning": "Learning",
         "examples": "Examples",
         "model": "Model",

@@ -36,7 +36,7 @@ def publish(
     written = [write_report(report, out)]
     manifest = read_manifest(model, verify=False)
     try:
-        pictures = thumbnails(catalog, report.split, report.examples.product_ids)
+        pictures = thumbnails(catalog, report.split, report.product_ids)
         page = write_html(report, out / PAGE, pictures=pictures, learning=learning_rows(model), manifest=manifest)
         written.append(page)
     except MissingExtraError as missing:

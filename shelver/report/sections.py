@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import base64
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from shelver import plots
-from shelver.calibrate import Modality
-from shelver.evaluate import Bins, Curve, Example, Figures, Report, Views
+from shelver.evaluate import Figures, Report
 from shelver.registry import Manifest
 from shelver.report import words
-from shelver.report.markup import figure, paragraph, safe, section, side_by_side, table
+from shelver.report.markup import cards, figure, paragraph, safe, section, table
 
 MAX_POINTS: Final = 200
 MAX_CURVES: Final = 6
 MAX_SLICES: Final = 20
-TARGETS: Final = (0.9, 0.95, 0.98, 0.99)
 
 LearningRow = Mapping[str, Any]
-T = TypeVar("T")
 
 
 def headline(report: Report) -> str:
@@ -39,7 +35,11 @@ def headline(report: Report) -> str:
     )
     meanings = table(
         ["figure", "what it means", "value"],
-        [[m.name, m.meaning, words.shown(getattr(report, m.key), percent=m.percent)] for m in words.MEANINGS],
+        [
+            [m.name, m.meaning, words.shown(getattr(report, m.key), percent=m.percent)]
+            for m in words.MEANINGS
+            if report.values is not None or not m.key.startswith("value")
+        ],
         n_words=2,
     )
     remarks = [words.SPLITS[report.split]] if words.SPLITS[report.split] else []
@@ -48,6 +48,8 @@ def headline(report: Report) -> str:
         for modality, row in report.by_modality.items()
         if row.n == report.n
     ]
+    if report.values is not None:
+        remarks.append(words.VALUES[report.values])
     if report.n_unlabelled:
         remarks.append(f"{report.n_unlabelled:,} products without a label are not scored.")
     remarks += [f"{n:,} products were not answered: {code}." for code, n in sorted(report.n_errors.items())]
@@ -117,14 +119,14 @@ def breakdowns(report: Report) -> str:
         breakdown(
             "The same products asked three ways",
             "The products that have both, asked with the text alone, the picture alone, and both.",
-            _named(report.asked),
+            words.by_modality(report.asked),
             anchor="asked",
         ),
         breakdown(
             "Products as they came",
             "Grouped by what the model had to answer from. These are different products, so the rows do not say "
             "which is better.",
-            _named(report.by_modality),
+            words.by_modality(report.by_modality),
             anchor="modalities",
             least=2,
         ),
@@ -149,71 +151,6 @@ def breakdowns(report: Report) -> str:
         ),
     )
     return "".join(parts)
-
-
-def confidence(report: Report) -> str:
-    """Reliability, and accuracy against coverage."""
-    bins: dict[str, Bins] = _curves(report.reliability)
-    curves: dict[str, Curve] = _curves(report.selective)
-    asked = "The products that have both, asked three ways. " if report.reliability.asked else ""
-    honest = figure(
-        plots.reliability({name: (b.confidence, b.accuracy) for name, b in bins.items()}, title="Reliability"),
-        asked
-        + "Each mark is about a fifteenth of the answers. On the dashed line a confidence is honest: below it the "
-        "model is too sure of itself.",
-    )
-    chosen = figure(
-        plots.selective(
-            {name: (c.coverage, c.accuracy) for name, c in curves.items()}, title="Accuracy over coverage"
-        ),
-        "If only the most confident answers are given, and people do the rest.",
-    )
-    every = report.selective.all
-    rows = []
-    for target in TARGETS:
-        reached = [i for i, accuracy in enumerate(every.accuracy) if accuracy >= target]
-        if reached:
-            at = reached[-1]
-            found = [words.shown(every.coverage[at]), words.shown(every.threshold[at], percent=False)]
-        else:
-            found = ["not reached", "–"]
-        rows.append([f"{100 * target:.0f} % right", *found])
-    promise = table(["answers wanted", "share answered", "least confidence"], rows)
-    caution = paragraph(
-        "Read off these very products. To keep a promise on others, choose the threshold on a split of its own."
-    )
-    return section(
-        "How sure, and how rightly", side_by_side(honest, chosen), promise, caution, anchor="confidence"
-    )
-
-
-def confusions(report: Report) -> str:
-    """Who is taken for whom."""
-    found = report.confusions
-    parts = []
-    if len(found.paths) > 1:
-        n_true = [sum(row) + o + u for row, o, u in zip(found.matrix, found.other, found.unanswered, strict=True)]
-        parts.append(
-            figure(
-                plots.confusion_matrix(
-                    found.paths, found.matrix, title="Confusions of the most frequent categories", n_true=n_true
-                ),
-                "The most frequent categories; rows are the truth, columns the answer, with the same numbers. "
-                "What is missing in a row was answered with a category that is not shown.",
-            )
-        )
-    if found.pairs:
-        parts.append(
-            table(
-                ["truth", "answered instead", "products", "of the truth"],
-                [
-                    [pair.true_path, pair.predicted_path, f"{pair.n:,}", words.shown(pair.share)]
-                    for pair in found.pairs
-                ],
-                n_words=2,
-            )
-        )
-    return section("What is taken for what", *(parts or [paragraph("Not one wrong answer.")]), anchor="confusions")
 
 
 def learning(rows: Sequence[LearningRow] | None) -> str:
@@ -254,11 +191,7 @@ def examples(report: Report, pictures: Mapping[str, bytes], *, n: int) -> str:
         ("Surest of the wrong answers", report.examples.wrong),
         ("Least sure answers", report.examples.unsure),
     )
-    parts = [
-        f'<h3>{safe(title)}</h3><ul class="cards">{"".join(_card(one, pictures) for one in some[:n])}</ul>'
-        for title, some in kinds
-        if some[:n]
-    ]
+    parts = [f"<h3>{safe(title)}</h3>{cards(some[:n], pictures)}" for title, some in kinds if some[:n]]
     if not parts:
         return ""
     note = paragraph(
@@ -284,38 +217,6 @@ def about(report: Report, manifest: Manifest) -> str:
         f"<details><summary>Training config</summary>{config}</details>",
         anchor="model",
     )
-
-
-def _card(example: Example, pictures: Mapping[str, bytes]) -> str:
-    data = pictures.get(example.product_id)
-    picture = '<div class="none" aria-hidden="true"></div>'
-    if data is not None:
-        encoded = base64.b64encode(data).decode("ascii")
-        picture = f'<img src="data:image/jpeg;base64,{encoded}" alt="" loading="lazy">'
-    right = example.true_path == example.predicted_path
-    answer = f'<p class="path">{safe(example.predicted_path)}</p>'
-    if not right:
-        answer = (
-            f'<p class="path wrong"><b>said</b> {safe(example.predicted_path)}</p>'
-            f'<p class="path"><b>true</b> {safe(example.true_path)}</p>'
-        )
-    title = safe(example.title) if example.title else "<i>no text</i>"
-    return (
-        f"<li>{picture}<div><p>{title}</p>{answer}"
-        f'<p class="small">{100 * example.confidence:.1f} % sure, from {words.MODALITIES[example.modality]}</p>'
-        f'<p class="small id" title="{safe(example.product_id)}">{safe(example.product_id)}</p></div></li>'
-    )
-
-
-def _named(rows: Mapping[Modality, T]) -> dict[str, T]:
-    return {words.MODALITIES[modality]: row for modality, row in rows.items()}
-
-
-def _curves(views: Views[T]) -> dict[str, T]:
-    """What can be compared: the same products asked three ways, else the products as they came."""
-    if views.asked:
-        return _named(views.asked)
-    return _named(views.by_modality) if len(views.by_modality) > 1 else {"all": views.all}
 
 
 def _number(value: object) -> float | None:

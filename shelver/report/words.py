@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar
 
 from shelver.calibrate import Modality
 from shelver.catalog.split import Part
+from shelver.evaluate import Views
 from shelver.registry import Manifest
+
+T = TypeVar("T")
 
 
 class Meaning(NamedTuple):
@@ -53,11 +56,59 @@ MEANINGS: Final = (
         "How far confidence and accuracy are apart; at 0, of the answers that are 80 % sure, 80 % are right.",
         percent=False,
     ),
+    Meaning(
+        "Brier score",
+        "brier",
+        "Mean square of what the confidence is off: it sees honesty and sharpness together; 0 is best.",
+        percent=False,
+    ),
+    Meaning(
+        "AURC",
+        "aurc",
+        "Area under risk against coverage: the mean share of wrong answers among the surest, over all numbers of "
+        "them; 0 is best.",
+        percent=False,
+    ),
+    Meaning(
+        "excess AURC",
+        "e_aurc",
+        "The same less what the best order of these very answers would have: how badly the confidence sorts right "
+        "from wrong.",
+        percent=False,
+    ),
+    *(
+        Meaning(
+            f"coverage at {percent}\u00a0%",
+            f"coverage_at_{percent}",
+            f"The most products that can be answered while {percent} % of the answers are right.",
+        )
+        for percent in (90, 95, 99)
+    ),
+    Meaning(
+        "severity",
+        "severity",
+        "How many levels the tree has below the last category that truth and answer share, mean over the "
+        "mistakes: 1 is the shelf beside.",
+        percent=False,
+    ),
+    Meaning(
+        "levels named",
+        "hierarchical_coverage",
+        "Hierarchical coverage: of the levels of the true paths, those for which the answers name a category.",
+    ),
+    Meaning("value", "value_score", "The accuracy, each product weighing what it is worth."),
+    Meaning("value, partial", "value_score_partial", "The same with part of the credit for part of the path."),
 )
-BRIEF: Final = tuple(m for m in MEANINGS if m.key not in ("weighted_f1", "relative_lca"))
+BRIEF: Final = tuple(
+    m for m in MEANINGS if m.key in ("accuracy", "macro_f1", "top3_accuracy", "hierarchical_f1", "coverage", "ece")
+)
 """The columns of most tables."""
 MODALITIES: Final[dict[Modality, str]] = {"text": "text", "image": "picture", "both": "text and picture"}
 FREQUENCIES: Final = {"head": "frequent labels", "torso": "middling labels", "tail": "rare labels"}
+VALUES: Final = {
+    "file": "Values of the categories were read from a file.",
+    "catalog": "A category's value is the mean of its products' values in the catalog.",
+}
 SPLITS: Final[dict[Part, str]] = {
     "train": "If it was trained on this catalog, it has seen these very products, and the figures flatter it.",
     "validation": "If it was trained on this catalog, choices were made on these products, and the figures may "
@@ -65,6 +116,8 @@ SPLITS: Final[dict[Part, str]] = {
     "test": "",
 }
 """What to think of figures of a split."""
+SMALL: Final = 0.01
+"""Smaller figures are shown with one more digit."""
 _Z: Final = 1.959964
 
 
@@ -72,7 +125,7 @@ def shown(value: float | None, *, percent: bool = True) -> str:
     """A figure as people read it; an absent one as a dash."""
     if value is None:
         return "–"
-    return f"{100 * value:.1f} %" if percent else f"{value:.3f}"
+    return f"{100 * value:.1f} %" if percent else f"{value:.{4 if 0 < value < SMALL else 3}f}"
 
 
 def interval(share: float, n: int) -> tuple[float, float]:
@@ -84,6 +137,18 @@ def interval(share: float, n: int) -> tuple[float, float]:
     middle = (share + _Z**2 / (2 * n)) / (1 + _Z**2 / n)
     half = _Z / (1 + _Z**2 / n) * math.sqrt(share * (1 - share) / n + _Z**2 / (4 * n**2))
     return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def by_modality(rows: Mapping[Modality, T]) -> dict[str, T]:
+    """The same under names for people."""
+    return {MODALITIES[modality]: row for modality, row in rows.items()}
+
+
+def compared(views: Views[T]) -> dict[str, T]:
+    """What can be compared: the same products asked three ways, else the products as they came."""
+    if views.asked:
+        return by_modality(views.asked)
+    return by_modality(views.by_modality) if len(views.by_modality) > 1 else {"all": views.all}
 
 
 def encoders(manifest: Manifest) -> dict[str, str]:
@@ -124,16 +189,24 @@ def _part(part: Mapping[str, Any]) -> str:
 
 
 def weights(manifest: Manifest) -> list[tuple[str, str, str]]:
-    """The calibration: asked with what, which expert, its weights level by level; without experts of no weight."""
-    said: dict[str, Any] = manifest.calibration.model_dump(mode="json")
-    return [
-        (MODALITIES[modality], expert, ", ".join(f"{weight:.2f}" for weight in by_level))
-        for modality in MODALITIES
-        for expert, by_level in zip(
-            said.get("experts", ()), said.get("weights", {}).get(modality, ()), strict=False
-        )
-        if any(by_level) and _used(manifest, modality)
-    ]
+    """The calibration: asked with what, which expert, its weights level by level; without experts of no weight.
+
+    Where the answer is a blend of several distributions, each has lines of its own, with its share.
+    """
+    found = manifest.calibration
+    rows = []
+    for modality in MODALITIES:
+        if not _used(manifest, modality):
+            continue
+        parts = [(part.share, part.weights) for part in found.blends.get(modality, ())]
+        for share, by_expert in parts or [(1.0, found.weights[modality])]:
+            asked = MODALITIES[modality] + (f", {100 * share:.0f} % of the blend" if parts else "")
+            rows += [
+                (asked, expert, ", ".join(f"{weight:.2f}" for weight in by_level))
+                for expert, by_level in zip(found.experts, by_expert, strict=True)
+                if any(by_level)
+            ]
+    return rows
 
 
 def _used(manifest: Manifest, modality: Modality) -> bool:
