@@ -11,6 +11,7 @@ import gzip
 import json
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields
@@ -25,6 +26,7 @@ from shelver.catalog.mapping import Mapping
 from shelver.catalog.reader import ProductRow, open_products
 from shelver.catalog.rows import BadRow
 from shelver.decide import DEEPEST, Policy, Prediction
+from shelver.decide.policies import DEFAULT
 from shelver.errors import InputError
 from shelver.pipeline import BATCH_PRODUCTS, Classifier
 from shelver.product import Product
@@ -39,15 +41,19 @@ class OutputRow:
 
     Attributes:
         product_id: as in the feed; None where the row was too damaged to have one.
-        node_id, path, confidence: the decided node, its names joined by " > ", and its probability.
+        outcome: what became of the product: "decided", "suggested", "review", "abstained", "outside" or "error".
+        node_id, path, confidence: the decided node, its names joined by " > ", and its probability; empty with any
+            other outcome.
         level_confidence: probability of each node on the path, level 1 first.
         alternatives: JSON, the best places with `node_id`, `path` and `confidence`, best first.
         modality: what the answer was made from: "text", "image" or "both".
         model_version: of the model folder.
-        error: a code where the row could not be answered; the node is then empty.
+        policy: name of the policy that decided.
+        error: a code where the row could not be answered.
     """
 
     product_id: str | None
+    outcome: str
     node_id: str | None
     path: str | None
     confidence: float | None
@@ -55,6 +61,7 @@ class OutputRow:
     alternatives: str
     modality: str | None
     model_version: str
+    policy: str
     error: str | None
 
 
@@ -71,10 +78,15 @@ _SCHEMA: Final = pa.schema(
 
 @dataclass(frozen=True, slots=True)
 class BatchReport:
-    """What became of a feed: `n_rows` = `n_answered` + the sum of `n_errors`."""
+    """What became of a feed: `n_rows` = `n_answered` + `n_suggested` + `n_review` + `n_abstained` + `n_outside` +
+    the sum of `n_errors`."""
 
     n_rows: int
     n_answered: int
+    n_suggested: int
+    n_review: int
+    n_abstained: int
+    n_outside: int
     n_errors: dict[str, int]
     n_picture_errors: dict[str, int]
     seconds: float
@@ -171,6 +183,7 @@ def classify_feed(
     mapping: Mapping | None = None,
     image_root: Path | None = None,
     policy: Policy = DEEPEST,
+    policy_name: str = DEFAULT,
     say: Callable[[str], None] = print,
 ) -> BatchReport:
     """Answer every row of a feed.
@@ -182,10 +195,12 @@ def classify_feed(
         mapping: which column is what, where the names do not tell.
         image_root: folder of the pictures that the feed names.
         policy: how to decide.
+        policy_name: what the output calls it.
         say: told about the progress.
 
     Raises:
         FeedError: the feed as a whole cannot be read.
+        ConfigError: the policy does not fit the model.
         InputError: the output's ending is unknown, or it is the feed itself.
     """
     kind, zipped = check_output(out)
@@ -201,7 +216,7 @@ def classify_feed(
         )
         with sink as open_sink:
             for batch in _batches(rows):
-                open_sink.write(_answer(classifier, batch, policy, tally))
+                open_sink.write(_answer(classifier, batch, policy, policy_name, tally))
                 now = time.monotonic()
                 if now - told > TELL_EVERY_S:
                     told = now
@@ -210,12 +225,23 @@ def classify_feed(
     finally:
         partial.unlink(missing_ok=True)
     seconds = time.monotonic() - started
-    return BatchReport(tally.n_rows, tally.n_answered, tally.n_errors, tally.n_picture_errors, seconds)
+    return BatchReport(
+        n_rows=tally.n_rows,
+        n_answered=tally.outcomes["decided"],
+        n_suggested=tally.outcomes["suggested"],
+        n_review=tally.outcomes["review"],
+        n_abstained=tally.outcomes["abstained"],
+        n_outside=tally.outcomes["outside"],
+        n_errors=tally.n_errors,
+        n_picture_errors=tally.n_picture_errors,
+        seconds=seconds,
+    )
 
 
 class _Tally:
     def __init__(self) -> None:
-        self.n_rows = self.n_answered = 0
+        self.n_rows = 0
+        self.outcomes: Counter[str] = Counter()
         self.n_errors: dict[str, int] = {}
         self.n_picture_errors: dict[str, int] = {}
 
@@ -232,7 +258,7 @@ def _batches(rows: Iterator[ProductRow | BadRow]) -> Iterator[list[ProductRow | 
 
 
 def _answer(
-    classifier: Classifier, batch: list[ProductRow | BadRow], policy: Policy, tally: _Tally
+    classifier: Classifier, batch: list[ProductRow | BadRow], policy: Policy, name: str, tally: _Tally
 ) -> list[OutputRow]:
     """Answers in the order of the rows; a bad row carries the code that says why."""
     products: list[Product] = [row.product for row in batch if isinstance(row, ProductRow)]
@@ -242,14 +268,14 @@ def _answer(
     result = []
     for row in batch:
         if isinstance(row, BadRow):
-            result.append(OutputRow(row.product_id, None, None, None, [], "[]", None, version, row.code))
+            nothing = Prediction("error", None, None, None, (), (), None, row.code)
+            result.append(output_row(row.product_id, nothing, version, name))
         else:
-            result.append(output_row(row.product.product_id, next(answers), version))
+            result.append(output_row(row.product.product_id, next(answers), version, name))
     for output in result:
         tally.n_rows += 1
-        if output.error is None:
-            tally.n_answered += 1
-        else:
+        tally.outcomes[output.outcome] += 1
+        if output.error is not None:
             tally.n_errors[output.error] = tally.n_errors.get(output.error, 0) + 1
     unusable = [code for code in said.picture_errors if code is not None] if said is not None else []
     unusable += [code for row in batch if isinstance(row, ProductRow) for code in row.warnings]
@@ -258,13 +284,14 @@ def _answer(
     return result
 
 
-def output_row(product_id: str | None, said: Prediction, model_version: str) -> OutputRow:
+def output_row(product_id: str | None, said: Prediction, model_version: str, policy: str = DEFAULT) -> OutputRow:
     """A prediction as a row of output."""
     alternatives: list[dict[str, Any]] = [
         {"node_id": a.node_id, "path": a.path, "confidence": _rounded(a.confidence)} for a in said.alternatives
     ]
     return OutputRow(
         product_id=product_id,
+        outcome=said.outcome,
         node_id=said.node_id,
         path=said.path,
         confidence=None if said.confidence is None else _rounded(said.confidence),
@@ -272,6 +299,7 @@ def output_row(product_id: str | None, said: Prediction, model_version: str) -> 
         alternatives=json.dumps(alternatives, ensure_ascii=False),
         modality=said.modality,
         model_version=model_version,
+        policy=policy,
         error=said.error,
     )
 

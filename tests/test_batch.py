@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+from collections import Counter
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -121,6 +122,35 @@ def test_the_rows_are_what_the_classifier_says(classifier: Classifier, tmp_path:
         assert [a["node_id"] for a in alternatives] == [a.node_id for a in one.alternatives]
         assert [a["path"] for a in alternatives] == [a.path for a in one.alternatives]
         assert len(alternatives) == 2
+
+
+@pytest.mark.parametrize("unsure", ["stop", "abstain", "suggest", "review"])
+def test_every_row_has_one_outcome_and_the_report_counts_them(
+    classifier: Classifier, hostile: Path, tmp_path: Path, unsure: str
+) -> None:
+    policy = Policy.model_validate({"decoder": "climb", "thresholds": [1, 0.999], "unsure": unsure})
+    out = tmp_path / "out.jsonl"
+    report = classify_feed(classifier, hostile, out, policy=policy, policy_name="tax", say=quiet)
+    rows = read(out)
+    found = Counter(str(row["outcome"]) for row in rows)
+    counts = {
+        "decided": report.n_answered,
+        "suggested": report.n_suggested,
+        "review": report.n_review,
+        "abstained": report.n_abstained,
+        "outside": report.n_outside,
+        "error": sum(report.n_errors.values()),
+    }
+    assert sum(counts.values()) == report.n_rows == len(HOSTILE)
+    assert found == Counter({what: n for what, n in counts.items() if n})
+    named = {"stop": "abstained", "abstain": "abstained", "suggest": "suggested", "review": "review"}
+    assert counts[named[unsure]] > 0
+    for row in rows:
+        assert row["policy"] == "tax"
+        assert (row["outcome"] == "error") == (row["error"] is not None)
+        assert (row["outcome"] == "decided") == (row["path"] is not None)
+        has_suggestions = row["outcome"] in ("decided", "suggested", "review")
+        assert (row["alternatives"] != "[]") == has_suggestions
 
 
 def test_pictures_that_cannot_be_used_are_counted(both_model: Path, tiny_feed: Path, tmp_path: Path) -> None:

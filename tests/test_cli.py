@@ -18,6 +18,7 @@ import pytest
 from shelver import __version__
 from shelver.catalog.store import Catalog
 from shelver.cli import main
+from shelver.decide import POLICIES, Policy, write_policies
 
 CONFIG = """
 from shelver.images import ImageSpec
@@ -191,6 +192,29 @@ def test_mistakes_end_with_status_2_and_say_what_to_do(
         assert ended.out == "", args
         assert said in ended.err, (args, ended.err)
         assert "Traceback" not in ended.err
+
+
+def test_a_policy_is_chosen_by_its_name(run: Run, text_model: Path, tiny_feed: Path, tmp_path: Path) -> None:
+    model, out, file = tmp_path / "model", tmp_path / "out.jsonl", tmp_path / "mine.json"
+    shutil.copytree(text_model, model)
+    write_policies(model / POLICIES, {"tax": Policy(thresholds=(1.0,), unsure="review")})
+    write_policies(file, {"default": Policy(decoder="top_n", n_top=2)})
+    plain = run("predict", model, "--title", "folding deck chair", "--json").json
+    assert (plain["outcome"], plain["policy"]) == ("decided", "default")
+    listed = run("predict", model, "--title", "folding deck chair", "--policies", file, "--json").json
+    assert (listed["outcome"], listed["path"], len(listed["alternatives"])) == ("suggested", None, 2)
+    shown = run("predict", model, "--title", "folding deck chair", "--policies", file)
+    assert shown.out.startswith("suggested (from text, policy default)\n")
+    taxed = run("predict", model, tiny_feed, "--out", out, "--policy", "tax")
+    assert taxed.status == 0
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    n_review = sum(row["outcome"] == "review" for row in rows)
+    assert 0 < n_review < 150
+    assert f" + {n_review} for review + " in taxed.out
+    assert {row["policy"] for row in rows} == {"tax"}
+    unknown = run("predict", model, "--title", "x", "--policy", "taxes")
+    assert unknown.status == 2
+    assert "default, tax" in unknown.err
 
 
 def test_a_wrong_setting_is_a_mistake_of_the_caller(

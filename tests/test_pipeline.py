@@ -14,8 +14,9 @@ from PIL import Image
 
 from shelver import registry
 from shelver.catalog.store import Catalog
-from shelver.decide import Policy, Predictions, concatenate
+from shelver.decide import POLICIES, Policy, Predictions, concatenate, policies_of, write_policies
 from shelver.errors import InputError, ModelError, ShapeError
+from shelver.folders import sha256_of
 from shelver.images import decode, fit
 from shelver.ngrams import Ngrams
 from shelver.pipeline import (
@@ -33,7 +34,16 @@ from shelver.pipeline.text import MAX_BAG
 from shelver.product import Product, text_of
 
 Draw = Callable[[tuple[int, int, int], int], bytes]
-FIELDS = ("answered", "node", "confidence", "level_confidence", "top_node", "top_confidence", "modality")
+FIELDS = (
+    "outcome",
+    "answered",
+    "node",
+    "confidence",
+    "level_confidence",
+    "top_node",
+    "top_confidence",
+    "modality",
+)
 
 
 def assert_equal(first: Predictions, second: Predictions, *, atol: float = 0.0) -> None:
@@ -108,6 +118,42 @@ def test_the_compositions_agree_with_their_parts(both: Classifier, products: lis
     for said in answers:
         for name in FIELDS:
             np.testing.assert_allclose(getattr(said, name), getattr(whole, name), atol=1e-5, err_msg=name)
+
+
+def test_a_changed_policy_changes_decisions_without_embedding_again_and_no_byte_of_the_core(
+    both_model: Path, products: list[Product], tmp_path: Path
+) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(both_model, model)
+
+    def core() -> dict[str, str]:
+        manifest = registry.read_manifest(model)
+        return {name: sha256_of(model / name) for name in (*manifest.core_files(), registry.MANIFEST)}
+
+    before = core()
+    classifier = Classifier.open(model, threads=1)
+    embedded = classifier.embed(products)
+    emb2pred = Emb2Pred(classifier.emb2prob, classifier.prob2pred)
+    paths = []
+    for policy in (Policy(), Policy(decoder="climb", thresholds=(0.999,), unsure="review")):
+        write_policies(model / POLICIES, {"search": policy})
+        assert core() == before
+        assert Classifier.open(model, threads=1).model_version == classifier.model_version
+        chosen = policies_of(model)["search"]
+        said = emb2pred(embedded.text, embedded.image, policy=chosen)
+        whole = classifier(products, policy=chosen)
+        assert [a.path for a in said] == [a.path for a in whole]
+        paths.append([a.path for a in said])
+    n_changed = sum(a != b for a, b in zip(*paths, strict=True))
+    assert 0 < n_changed <= len(products)
+
+
+def test_only_what_cannot_be_answered_carries_an_error(both: Classifier, products: list[Product]) -> None:
+    said = both(products, policy=Policy(thresholds=(1.0,), unsure="review"))
+    outcomes = {answer.outcome for answer in said}
+    assert {"error", "review"} <= outcomes
+    for answer in said:
+        assert (answer.outcome == "error") == (answer.error is not None)
 
 
 def test_the_answers_do_not_depend_on_the_batch(both: Classifier, products: list[Product]) -> None:

@@ -12,6 +12,7 @@ from shelver.cli.catalogs import AsJson, Columns, MappingFile, read_mapping
 
 if TYPE_CHECKING:
     from shelver.catalog.mapping import Mapping
+    from shelver.decide import Policy
     from shelver.evaluate import Figures, Report
     from shelver.train.config import TrainConfig
 
@@ -157,9 +158,16 @@ def evaluate(
     catalog: Annotated[Path, typer.Argument(help="A catalog folder, or a golden set.")],
     out: Annotated[Path, typer.Option(help="Folder for report.json and report.html.")],
     split: Annotated[Literal["train", "validation", "test"], typer.Option(help="Which products.")] = "test",
+    values: Annotated[
+        Path | None,
+        typer.Option(
+            help="A CSV file with the value of each category: node_id or path, and value. Else the mean value of "
+            "its products counts, where the catalog has values."
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Score a model folder on a split of a catalog.
+    """Score a model folder and its policies on a split of a catalog.
 
     Writes report.json and report.html, and the model card into the model folder.
     """
@@ -178,7 +186,7 @@ def evaluate(
             remedy="Name another --out; a folder below the model, such as report, will do.",
         )
     opened = Catalog.open(catalog)
-    report = score(model, opened, split=split, say=say.progress, threads=read_settings().threads)
+    report = score(model, opened, split=split, values=values, say=say.progress, threads=read_settings().threads)
     written = publish(report, model=model, catalog=opened, out=out, say=say.progress)
     lines = [report_text(report), "", *map(str, written)]
     say.result(report.model_dump(mode="json"), "\n".join(lines), as_json=as_json)
@@ -196,7 +204,21 @@ def report_text(report: Report) -> str:
     rows = [[name, *[getattr(row, figure) for figure in shown]] for name, row in named]
     speed = f"{report.products_per_s:,.0f} products/s"
     head = f"model {report.model_version} on {report.split} of {report.catalog}, {speed}"
-    return f"{head}\n{say.table(['', *shown], rows)}"
+    decided = report.calibration.decided
+    kept = ", ".join(
+        f"{percent} % right: {getattr(report, f'coverage_at_{percent}') or 0:.4f}" for percent in (90, 95, 99)
+    )
+    lines = [
+        f"calibration error {decided.before.ece or 0:.4f} before calibration, {decided.after.ece or 0:.4f} after",
+        f"coverage at {kept}; AURC {report.aurc or 0:.4f}",
+    ]
+    if report.value_score is not None:
+        lines.append(f"value {report.value_score:.4f}, with partial credit {report.value_score_partial or 0:.4f}")
+    if len(report.policies) > 1:
+        columns = ("coverage", "precision", "promised", "hierarchical_coverage")
+        points = [[name, *[getattr(point, key) for key in columns]] for name, point in report.policies.items()]
+        lines += ["", say.table(["policy", *columns], points)]
+    return "\n".join([head, say.table(["", *shown], rows), "", *lines])
 
 
 def predict(
@@ -214,6 +236,12 @@ def predict(
     description: Annotated[str | None, typer.Option(help="Its description.")] = None,
     brand: Annotated[str | None, typer.Option(help="Its brand.")] = None,
     image: Annotated[list[Path] | None, typer.Option(help="A picture of it; may be given several times.")] = None,
+    policy: Annotated[
+        str | None, typer.Option(help="Name of the policy that decides; without it, the one called default.")
+    ] = None,
+    policies: Annotated[
+        Path | None, typer.Option(help="A file of policies, in place of the model's own policies.json.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Answer for a feed of products, or for a single one."""
@@ -234,13 +262,30 @@ def predict(
             remedy="Call it one of these ways.",
         )
     if feed is not None and out is not None:
-        _predict_feed(model, feed, out, read_mapping(mapping, column or []), images, as_json=as_json)
+        read = read_mapping(mapping, column or [])
+        _predict_feed(model, feed, out, read, images, policy, policies, as_json=as_json)
     else:
-        _predict_one(model, title, description, brand, image or [], as_json=as_json)
+        _predict_one(model, title, description, brand, image or [], policy, policies, as_json=as_json)
+
+
+def chosen_policy(model: Path, name: str | None, file: Path | None) -> tuple[str, Policy]:
+    """The policy of this name, or the default one, from a file or from the model folder."""
+    from shelver.decide.policies import DEFAULT, policies_of, policy_named, read_policies
+
+    name = name or DEFAULT
+    return name, policy_named(name, policies_of(model) if file is None else read_policies(file))
 
 
 def _predict_feed(
-    model: Path, feed: Path, out: Path, mapping: Mapping | None, images: Path | None, *, as_json: bool
+    model: Path,
+    feed: Path,
+    out: Path,
+    mapping: Mapping | None,
+    images: Path | None,
+    policy: str | None,
+    policies: Path | None,
+    *,
+    as_json: bool,
 ) -> None:
     from dataclasses import asdict
 
@@ -251,17 +296,36 @@ def _predict_feed(
 
     check_output(out)
     classifier = Classifier.open(model, threads=read_settings().threads)
+    name, chosen = chosen_policy(model, policy, policies)
     with say.interruptible("Nothing was written."):
-        report = classify_feed(classifier, feed, out, mapping=mapping, image_root=images, say=say.progress)
-    record = {**asdict(report), "products_per_s": round(report.products_per_s, 1), "out": str(out)}
+        report = classify_feed(
+            classifier,
+            feed,
+            out,
+            mapping=mapping,
+            image_root=images,
+            policy=chosen,
+            policy_name=name,
+            say=say.progress,
+        )
+    speed = round(report.products_per_s, 1)
+    record = {**asdict(report), "policy": name, "products_per_s": speed, "out": str(out)}
+    n_errors = sum(report.n_errors.values())
+    outcomes = {
+        "suggested": report.n_suggested,
+        "for review": report.n_review,
+        "abstained": report.n_abstained,
+        "outside": report.n_outside,
+    }
+    parts = [f"{report.n_answered:,} answered", *[f"{n:,} {what}" for what, n in outcomes.items() if n]]
     lines = [
-        f"{report.n_rows:,} rows = {report.n_answered:,} answered + {sum(report.n_errors.values()):,} in error, "
+        f"{report.n_rows:,} rows = {' + '.join(parts)} + {n_errors:,} in error, "
         f"{report.products_per_s:,.0f} rows/s"
     ]
     lines += [f"  {code}: {n:,}" for code, n in sorted(report.n_errors.items())]
     lines += [f"  picture not usable, {code}: {n:,}" for code, n in sorted(report.n_picture_errors.items())]
     say.result(record, "\n".join([*lines, str(out)]), as_json=as_json)
-    if report.n_rows and not report.n_answered:
+    if report.n_rows and n_errors == report.n_rows:
         raise InputError(
             f"not one of the {report.n_rows:,} rows of {feed} could be answered; {out} says why for each",
             allowed="rows with a text or a picture that this model uses",
@@ -275,6 +339,8 @@ def _predict_one(
     description: str | None,
     brand: str | None,
     images: list[Path],
+    policy: str | None,
+    policies: Path | None,
     *,
     as_json: bool,
 ) -> None:
@@ -294,7 +360,8 @@ def _predict_one(
         pictures.append(path.read_bytes())
     classifier = Classifier.open(model, threads=read_settings().threads)
     product = Product("1", title=title, description=description, brand=brand, images=tuple(pictures))
-    predictions = classifier([product])
+    name, chosen = chosen_policy(model, policy, policies)
+    predictions = classifier([product], policy=chosen)
     prediction, picture_error = predictions[0], predictions.picture_errors[0]
     if picture_error is not None:
         say.progress(f"a picture could not be used: {picture_error}")
@@ -304,9 +371,11 @@ def _predict_one(
             allowed="a text or a picture that this model uses",
             remedy="Give --title, --description or a readable --image.",
         )
-    record = asdict(output_row(None, prediction, classifier.model_version))
+    record = asdict(output_row(None, prediction, classifier.model_version, name))
     record["alternatives"] = json.loads(record["alternatives"])
     del record["product_id"], record["error"]
-    lines = [f"{prediction.path}  ({prediction.confidence:.1%}, from {prediction.modality})"]
+    lines = [f"{prediction.outcome} (from {prediction.modality}, policy {name})"]
+    if prediction.path is not None:
+        lines = [f"{prediction.path}  ({prediction.confidence:.1%}, from {prediction.modality})"]
     lines += [f"  {a.confidence:6.1%}  {a.path}" for a in prediction.alternatives]
     say.result(record, "\n".join(lines), as_json=as_json)

@@ -5,24 +5,51 @@ retraining and without embedding anything again.
 
 policy.py       Policy, what one consumer wants
 predictions.py  Probabilities and Predictions, the columns
+policies.py     a file of policies, one a consumer
+plan.py         a policy on a tree: its words as arrays over the nodes
+places.py       the most probable places
+costs.py        the node of the least expected cost, reckoned along the tree
+savings.py      the search for it
 decoders.py     decide(): one by the other
 """
 
-from shelver.decide.decoders import MAX_ARGMAX, decide, greatest
+from shelver.decide.costs import cheapest
+from shelver.decide.decoders import decide
+from shelver.decide.places import MAX_ARGMAX, best_places, greatest
+from shelver.decide.policies import POLICIES, policies_of, policy_named, read_policies, write_policies
 from shelver.decide.policy import DEEPEST, Costs, Policy, Promise
-from shelver.decide.predictions import Alternative, Prediction, Predictions, Probabilities, concatenate
+from shelver.decide.predictions import (
+    ERROR,
+    OUTCOMES,
+    Alternative,
+    Outcome,
+    Prediction,
+    Predictions,
+    Probabilities,
+    concatenate,
+)
 
 __all__ = [
     "DEEPEST",
+    "ERROR",
     "MAX_ARGMAX",
+    "OUTCOMES",
+    "POLICIES",
     "Alternative",
     "Costs",
+    "Outcome",
     "Policy",
     "Prediction",
     "Predictions",
     "Probabilities",
     "Promise",
+    "best_places",
+    "cheapest",
     "concatenate",
     "decide",
     "greatest",
+    "policies_of",
+    "policy_named",
+    "read_policies",
+    "write_policies",
 ]

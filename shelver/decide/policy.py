@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Final, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 Decoder = Literal["best_leaf", "greedy", "climb", "cost", "top_n"]
 Unsure = Literal["stop", "suggest", "review", "abstain"]
+
+Value = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 SURE: Final = 0.0
 """The threshold that everything reaches."""
@@ -21,9 +24,9 @@ class Costs(_Frozen):
     """What the `cost` decoder counts with; the unit is free, only proportions matter.
 
     Deciding node d of a product that truly stands at t costs `wrong` for each level of d's path that is not on
-    t's, and what is missed of t's path: each of its levels that d does not name costs `missed`. With `values`, what
-    is missed of a product of category t is its value instead: all of it where d is not t, or with `partial` the
-    share of t's levels that d does not name.
+    t's, and what is missed of t's path: each of its levels that d does not name costs `missed`. With `values`,
+    what is missed of a product of category t is its value instead: all of it where d is not t, or with `partial`
+    the share of t's levels that d does not name.
 
     Attributes:
         wrong: of a level that is named wrongly.
@@ -36,7 +39,7 @@ class Costs(_Frozen):
 
     wrong: float = Field(default=1.0, ge=0)
     missed: float = Field(default=1.0, ge=0)
-    values: dict[str, float] | None = None
+    values: dict[str, Value] | None = Field(default=None, min_length=1)
     partial: bool = False
     review: float | None = Field(default=None, ge=0)
 
@@ -45,7 +48,8 @@ class Promise(_Frozen):
     """What was promised, and what it rests on.
 
     "With confidence 1 - delta, at least the share `precision` of all future decisions from this population is
-    right." Right: the decided node is the true node, or an ancestor of it no shallower than the policy's `min_level`.
+    right." Right: the decided node is the true node, or an ancestor of it no shallower than the policy's
+    `min_level`.
 
     Attributes:
         precision: the target, in (0, 1).
@@ -74,9 +78,10 @@ class Policy(_Frozen):
     Attributes:
         decoder: "best_leaf" takes the most probable place where a product can stand: a leaf, or an inner node at
             which products were seen to stop. "greedy" takes the best node of level 1, then the best of its
-            children, and stops where the probability falls below the level's threshold, or at a leaf. "climb" goes
-            from the best place up until the probability reaches the level's threshold. "cost" takes the node of
-            the least expected cost. "top_n" decides nothing and suggests.
+            children, and stops where the probability falls below the level's threshold, at a leaf, or where to
+            stop is no less probable than the best child. "climb" goes from the best place up until the probability
+            reaches the level's threshold. "cost" takes the node of the least expected cost among those that are
+            sure. "top_n" decides nothing and suggests.
         thresholds: P(node) from which a node of level 1, 2 and so on is sure; the last one goes on for deeper
             levels.
         strict: by node id, a threshold in place of the level's for this node and all below it, where it is higher:
@@ -94,8 +99,8 @@ class Policy(_Frozen):
     """
 
     decoder: Decoder = "best_leaf"
-    thresholds: tuple[float, ...] = Field(default=(SURE,), min_length=1)
-    strict: dict[str, float] = {}
+    thresholds: tuple[Share, ...] = Field(default=(SURE,), min_length=1)
+    strict: dict[str, Share] = {}
     min_level: int = Field(default=1, ge=1)
     max_level: int | None = Field(default=None, ge=1)
     n_top: int = Field(default=5, ge=1)

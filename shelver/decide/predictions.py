@@ -5,12 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from typing import Final, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from shelver.calibrate import MODALITIES, Modality
 from shelver.taxonomy import Taxonomy
+
+Outcome = Literal["error", "decided", "suggested", "review", "abstained", "outside"]
+OUTCOMES: Final[tuple[Outcome, ...]] = get_args(Outcome)
+"""What became of a product: there was nothing to answer from; a node was decided; suggestions were made; a person
+is to decide; the policy would rather say nothing; the product belongs nowhere in the tree. `Predictions.outcome`
+counts from 0 in this order."""
+ERROR, DECIDED, SUGGESTED, REVIEW, ABSTAINED, OUTSIDE = range(len(OUTCOMES))
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,15 +52,17 @@ class Prediction:
     """One product's answer, as a person reads it.
 
     Attributes:
-        node_id, path: the decided node; None where there is no answer.
+        outcome: what became of the product.
+        node_id, path: the decided node; None where none was decided.
         confidence: P(the product stands exactly there). At an inner node this is less than its level confidence,
             which counts what may lie below it too.
         level_confidence: P(node) of the decided node's ancestors and itself, level 1 first.
-        alternatives: the most probable places, best first.
+        alternatives: the most probable places, best first; none where the policy says nothing of the product.
         modality: "text", "image" or "both"; None where there was nothing to answer from.
         error: a code where the product could not be answered.
     """
 
+    outcome: Outcome
     node_id: str | None
     path: str | None
     confidence: float | None
@@ -64,18 +74,21 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True)
 class Predictions:
-    """Decisions for N products, column by column. Rows that are not answered hold 0 and NaN.
+    """Decisions for N products, column by column. Where no node was decided, its columns hold 0 and NaN; so do
+    those of the suggestions, unless the outcome is "suggested" or "review".
 
     Attributes:
         taxonomy: the tree that the indices point into.
-        answered: shape (N,), bool.
+        answered: whether a node was decided, shape (N,), bool.
         node: decided node, shape (N,), int32.
         confidence: P(the product stands exactly at the decided node), shape (N,), float32.
         level_confidence: P(node) of the decided node's lineage, shape (N, L), float32; NaN below the decided node.
         top_node, top_confidence: the best places, best first, shape (N, n_top), int32 and float32.
         modality: shape (N,), int8, as in `Probabilities`.
-        errors: a code for each row that is not answered, None for the others.
+        errors: a code for each row with nothing to answer from, None for the others.
         picture_errors: for each row, the code of the first picture that could not be used, or None.
+        outcome: shape (N,), int8, an index into `OUTCOMES`: 0 nothing to answer from, 1 decided, 2 suggested,
+            3 review, 4 abstained, 5 outside.
     """
 
     taxonomy: Taxonomy
@@ -88,6 +101,7 @@ class Predictions:
     modality: NDArray[np.int8]
     errors: tuple[str | None, ...]
     picture_errors: tuple[str | None, ...]
+    outcome: NDArray[np.int8]
 
     def __len__(self) -> int:
         return len(self.node)
@@ -97,16 +111,26 @@ class Predictions:
 
     def __getitem__(self, i: int) -> Prediction:
         modality = MODALITIES[self.modality[i] - 1] if self.modality[i] else None
+        outcome, tree = OUTCOMES[self.outcome[i]], self.taxonomy
+        alternatives: tuple[Alternative, ...] = ()
+        if outcome in ("decided", "suggested", "review"):
+            alternatives = tuple(
+                Alternative(tree.ids[k], tree.paths[k], float(p))
+                for k, p in zip(self.top_node[i].tolist(), self.top_confidence[i], strict=True)
+            )
         if not self.answered[i]:
-            return Prediction(None, None, None, (), (), modality, self.errors[i])
-        tree, node = self.taxonomy, int(self.node[i])
-        alternatives = tuple(
-            Alternative(tree.ids[k], tree.paths[k], float(p))
-            for k, p in zip(self.top_node[i].tolist(), self.top_confidence[i], strict=True)
-        )
+            return Prediction(outcome, None, None, None, (), alternatives, modality, self.errors[i])
+        node = int(self.node[i])
         levels = tuple(float(p) for p in self.level_confidence[i, : tree.level[node]])
         return Prediction(
-            tree.ids[node], tree.paths[node], float(self.confidence[i]), levels, alternatives, modality, None
+            outcome,
+            tree.ids[node],
+            tree.paths[node],
+            float(self.confidence[i]),
+            levels,
+            alternatives,
+            modality,
+            None,
         )
 
 
@@ -125,4 +149,5 @@ def concatenate(parts: Sequence[Predictions]) -> Predictions:
         modality=np.concatenate([p.modality for p in parts]),
         errors=tuple(chain.from_iterable(p.errors for p in parts)),
         picture_errors=tuple(chain.from_iterable(p.picture_errors for p in parts)),
+        outcome=np.concatenate([p.outcome for p in parts]),
     )

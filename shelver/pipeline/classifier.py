@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from shelver import registry
-from shelver.decide import DEEPEST, Policy, Predictions, Probabilities, concatenate
+from shelver.decide import DEEPEST, ERROR, Policy, Predictions, Probabilities, concatenate
 from shelver.errors import InputError, ModelError
 from shelver.pipeline.answers import Emb2Prob, Prob2Pred, sibling_groups
 from shelver.pipeline.embedding import Embedding
@@ -150,13 +150,13 @@ class Classifier:
     def decide(
         self, products: Sequence[Product], embedded: Embedded, probs: Probabilities, *, policy: Policy = DEEPEST
     ) -> Predictions:
-        """Decide N products whose probabilities are there already; says of each unanswered one why."""
+        """Decide N products whose probabilities are there already; says why some cannot be."""
         picture_errors = embedded.picture_errors
         predictions = self.prob2pred(probs, policy)
         errors = tuple(
-            None if ok else self._why_not(product, picture_error)
-            for ok, product, picture_error in zip(
-                predictions.answered.tolist(), products, picture_errors, strict=True
+            self._why_not(product, picture_error) if outcome == ERROR else None
+            for outcome, product, picture_error in zip(
+                predictions.outcome.tolist(), products, picture_errors, strict=True
             )
         )
         return replace(predictions, errors=errors, picture_errors=picture_errors)
