@@ -8,6 +8,10 @@ several it is logarithmic pooling: text and picture are fused and calibrated in 
 and both have weights of their own: a model is not equally sure of itself with either, and an expert that lacks
 what it looks at counts nothing.
 
+One sum of scores is too sure where the labels are noisy: experts that learned from the same labels err together.
+So the answer may be a blend of several such distributions, each with a share (`shelver.calibrate.blend`). A blend
+of coherent distributions is coherent.
+
 Source:
     Guo et al. 2017, "On calibration of modern neural networks"; Genest and Zidek 1986, "Combining probability
     distributions: a critique and an annotated bibliography" (logarithmic pools).
@@ -16,16 +20,19 @@ Source:
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Final, Literal
+from dataclasses import dataclass
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
+from shelver.calibrate.modality import MODALITIES, Modality, can_answer
+from shelver.calibrate.outside import Outside
 from shelver.taxonomy import SiblingGroups
 
-Modality = Literal["text", "image", "both"]
-MODALITIES: Final[tuple[Modality, ...]] = ("text", "image", "both")
+Weights = tuple[tuple[float, ...], ...]
+"""E rows of L weights: expert by level, level 1 first."""
 
 MIN_ROWS: Final = 50
 """Fewer rows than this say too little about one level; it takes the weights of the level above."""
@@ -35,25 +42,45 @@ _STEPS: Final = 50
 _ENOUGH: Final = 1e-7
 
 
+class Part(BaseModel):
+    """One distribution of a blend: the experts' scores with these weights, and its share of the whole."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    share: float = Field(gt=0, le=1)
+    weights: Weights
+
+
 class Calibration(BaseModel):
-    """The weights of the experts' scores.
+    """The weights of the experts' scores, and what else was learned from products that no expert learned from.
 
     Attributes:
         experts: their names, in the order in which `emb2prob.onnx` answers.
         needs: what each looks at; a "both" expert counts only where a product has text and picture.
         weights: for each modality, E rows of L numbers from 0: expert by level, level 1 first.
+        blends: for a modality, the distributions that are added where one sum of scores is not honest enough;
+            their shares sum to 1, and they take the place of `weights`.
+        outside: how strange known products are; None where too few were held out, and in older models.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     experts: tuple[str, ...]
     needs: tuple[Modality, ...]
-    weights: dict[Modality, tuple[tuple[float, ...], ...]]
+    weights: dict[Modality, Weights]
+    blends: dict[Modality, tuple[Part, ...]] = {}
+    outside: Outside | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_not_there(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # So that a manifest of before these fields keeps its bytes, and its model its version.
+        written: dict[str, Any] = write(self)
+        return {name: value for name, value in written.items() if value or name in ("experts", "needs", "weights")}
 
     @classmethod
     def even(cls, experts: Mapping[str, Modality], n_levels: int) -> Calibration:
         """All experts that have what they need count alike, and their weights sum to 1."""
-        weights: dict[Modality, tuple[tuple[float, ...], ...]] = {}
+        weights: dict[Modality, Weights] = {}
         for modality in MODALITIES:
             able = [can_answer(needs, modality) for needs in experts.values()]
             share = 1.0 / max(sum(able), 1)
@@ -62,11 +89,48 @@ class Calibration(BaseModel):
 
     def slot_weights(self, modality: Modality, groups: SiblingGroups) -> tuple[NDArray[np.float32] | None, ...]:
         """The weight of each slot's score, shape (M,), for each expert; None for one that counts nowhere."""
-        slot_level = groups.level[groups.slot_group] - 1
-        return tuple(
-            np.asarray(by_level, np.float32)[slot_level] if any(by_level) else None
-            for by_level in self.weights[modality]
+        return on_slots(self.weights[modality], groups)
+
+    def ready(self, modality: Modality, groups: SiblingGroups) -> Believed:
+        """How a modality is answered, laid out on the slots."""
+        parts = self.blends.get(modality) or (Part(share=1.0, weights=self.weights[modality]),)
+        return Believed(
+            groups, tuple(part.share for part in parts), tuple(on_slots(part.weights, groups) for part in parts)
         )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Believed:
+    """What makes probabilities of the experts' scores, in one modality.
+
+    Attributes:
+        groups: the slots' sibling groups.
+        shares: of the distributions that are added.
+        slot_weights: for each of them, as `Calibration.slot_weights` gives them.
+    """
+
+    groups: SiblingGroups
+    shares: tuple[float, ...]
+    slot_weights: tuple[tuple[NDArray[np.float32] | None, ...], ...]
+
+    def __call__(self, scores: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+        """P(node), shape (N, K), from E arrays of raw scores of the slots, (N, M)."""
+        whole: NDArray[np.float32] | None = None
+        for share, weights in zip(self.shares, self.slot_weights, strict=True):
+            nodes = self.groups.distribution(pooled_scores(scores, weights))
+            if len(self.shares) > 1:
+                nodes *= np.float32(share)
+            whole = nodes if whole is None else np.add(whole, nodes, out=whole)
+        assert whole is not None
+        return whole
+
+
+def on_slots(
+    weights: Weights | NDArray[np.float64], groups: SiblingGroups
+) -> tuple[NDArray[np.float32] | None, ...]:
+    """The weight of each slot's score, shape (M,), for each expert; None for one that counts nowhere."""
+    slot_level = groups.level[groups.slot_group] - 1
+    return tuple(row.astype(np.float32)[slot_level] if row.any() else None for row in np.asarray(weights))
 
 
 def pooled_scores(
@@ -80,11 +144,6 @@ def pooled_scores(
             part = of_expert * weights
             total = part if total is None else np.add(total, part, out=total)
     return np.zeros_like(scores[0]) if total is None else total
-
-
-def can_answer(needs: Modality, modality: Modality) -> bool:
-    """Whether an expert that looks at `needs` has it in a product of a modality."""
-    return modality in ("both", needs)
 
 
 class WeightFit:
@@ -107,9 +166,9 @@ class WeightFit:
         """Take in N products: E arrays of raw scores of the slots, (N, M), and labelled nodes, shape (N,)."""
         able = [part for part, ok in zip(scores, self._able, strict=True) if ok]
         for level, gathered in enumerate(self._gathered, start=1):
-            gathered.append(_group_scores(able, nodes, self._groups, level))
+            gathered.append(group_scores(able, nodes, self._groups, level)[1:])
 
-    def weights(self) -> tuple[tuple[float, ...], ...]:
+    def weights(self) -> Weights:
         """E rows of L weights; those of an expert that lacks what it needs are 0.
 
         A level of fewer than `MIN_ROWS` rows takes the weights of the level above, the first one equal ones.
@@ -119,7 +178,7 @@ class WeightFit:
         for gathered in self._gathered:
             at = np.concatenate([places for _, places in gathered]) if gathered else np.zeros(0, np.intp)
             if len(at) >= MIN_ROWS and n_able:
-                by_level.append(_best_weights(_stacked([scores for scores, _ in gathered]), at))
+                by_level.append(_best_weights(stacked([scores for scores, _ in gathered]), at))
             else:
                 by_level.append(by_level[-1] if by_level else np.full(n_able, 1.0 / max(n_able, 1)))
         found = np.zeros((len(self._able), len(by_level)))
@@ -128,7 +187,7 @@ class WeightFit:
         return tuple(tuple(round(float(weight), 6) for weight in row) for row in found)
 
 
-def _stacked(parts: list[NDArray[np.float32]]) -> NDArray[np.float32]:
+def stacked(parts: list[NDArray[np.float32]]) -> NDArray[np.float32]:
     """Rows of several widths as one block, padded with -inf."""
     width = max(part.shape[2] for part in parts)
     whole = np.full((sum(map(len, parts)), parts[0].shape[1], width), -np.inf, np.float32)
@@ -139,11 +198,11 @@ def _stacked(parts: list[NDArray[np.float32]]) -> NDArray[np.float32]:
     return whole
 
 
-def _group_scores(
+def group_scores(
     scores: Sequence[NDArray[np.float32]], nodes: NDArray[np.int32], groups: SiblingGroups, level: int
-) -> tuple[NDArray[np.float32], NDArray[np.intp]]:
-    """Scores (n, E, width) of the sibling group that each label passes at a level, padded with -inf, and the place
-    of the label in it."""
+) -> tuple[NDArray[np.intp], NDArray[np.float32], NDArray[np.intp]]:
+    """The rows whose label passes a sibling group with a choice at a level, shape (n,); the scores of that group,
+    (n, E, width), padded with -inf; and the label's place in it, shape (n,)."""
     slots = groups.target_slots[nodes]
     rows, columns = np.nonzero((slots >= 0) & (groups.level[groups.slot_group[slots]] == level))
     slot = slots[rows, columns]
@@ -153,12 +212,12 @@ def _group_scores(
     choice = size > 1
     rows, slot, start, size = rows[choice], slot[choice], start[choice], size[choice]
     if not len(rows) or not len(scores):
-        return np.zeros((0, len(scores), 1), np.float32), np.zeros(0, np.intp)
+        return np.zeros(0, np.intp), np.zeros((0, len(scores), 1), np.float32), np.zeros(0, np.intp)
     offset = np.arange(int(size.max()))
     inside = offset < size[:, None]
     index = np.minimum(start[:, None] + offset, scores[0].shape[1] - 1)
     gathered = np.stack([np.where(inside, part[rows[:, None], index], -np.inf) for part in scores], axis=1)
-    return gathered.astype(np.float32), (slot - start).astype(np.intp)
+    return rows, gathered.astype(np.float32), (slot - start).astype(np.intp)
 
 
 def _best_weights(scores: NDArray[np.float32], at: NDArray[np.intp]) -> NDArray[np.float64]:

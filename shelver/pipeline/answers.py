@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
 from shelver import registry
-from shelver.calibrate import MODALITIES, Calibration, pooled_scores
+from shelver.calibrate import MODALITIES, Calibration
 from shelver.decide import DEEPEST, Policy, Predictions, Probabilities, decide
 from shelver.errors import ShapeError
 from shelver.pipeline.embedding import Embedding
@@ -19,6 +20,9 @@ from shelver.pipeline.session import open_session
 from shelver.pipeline.text import Text2Emb
 from shelver.registry import Manifest
 from shelver.taxonomy import SiblingGroups, Taxonomy
+
+_STRANGE: Final = 0.5
+"""Only texts that are at least so strange are looked at again: those without known n-grams are among them."""
 
 
 def sibling_groups(taxonomy: Taxonomy, stops: Sequence[str]) -> SiblingGroups:
@@ -31,7 +35,8 @@ def sibling_groups(taxonomy: Taxonomy, stops: Sequence[str]) -> SiblingGroups:
 class Emb2Prob:
     """Embeddings to calibrated probabilities on the tree.
 
-    `emb2prob.onnx` gives each expert's scores of the slots; the calibration says how far each is believed.
+    `emb2prob.onnx` gives each expert's scores of the slots; the calibration says how far each is believed, and how
+    strange a product is beside those that were held out in training.
     """
 
     def __init__(
@@ -42,12 +47,16 @@ class Emb2Prob:
         *,
         text_width: int | None,
         image_width: int | None,
+        ngrams: slice | None = None,
     ) -> None:
+        """Takes what `open` finds; `ngrams` are the columns of the text embedding that known n-grams fill."""
         self._session = session
         self.groups = groups
         self.text_width = text_width
         self.image_width = image_width
-        self._slot_weights = [calibration.slot_weights(modality, groups) for modality in MODALITIES]
+        self._ngrams = ngrams
+        self._outside = calibration.outside
+        self._believed = [calibration.ready(modality, groups) for modality in MODALITIES]
 
     @classmethod
     def open(
@@ -59,6 +68,7 @@ class Emb2Prob:
             manifest.calibration,
             text_width=manifest.text.width if manifest.text else None,
             image_width=manifest.image.width if manifest.image else None,
+            ngrams=_ngram_columns(manifest),
         )
 
     def __call__(self, text: Embedding | None, image: Embedding | None) -> Probabilities:
@@ -72,14 +82,26 @@ class Emb2Prob:
         """
         scores, modality = self.scores(text, image)
         nodes = np.zeros((len(modality), self.groups.taxonomy.n_nodes), np.float32)
-        for code, slot_weights in enumerate(self._slot_weights, start=1):
+        # What has nothing to be known by is as strange as can be.
+        outside = np.ones(len(modality), np.float32) if self._outside is not None else None
+        for code, (name, believed) in enumerate(zip(MODALITIES, self._believed, strict=True), start=1):
             of_code = modality == code
-            if of_code.all():
-                return Probabilities(self.groups.distribution(pooled_scores(scores, slot_weights)), modality)
-            if of_code.any():
-                pooled = pooled_scores([of_expert[of_code] for of_expert in scores], slot_weights)
-                nodes[of_code] = self.groups.distribution(pooled)
-        return Probabilities(nodes, modality)
+            if not of_code.any():
+                continue
+            alone = bool(of_code.all())
+            of_these = scores if alone else [of_expert[of_code] for of_expert in scores]
+            found = believed(of_these)
+            if alone:
+                nodes = found
+            else:
+                nodes[of_code] = found
+            if self._outside is not None and outside is not None:
+                outside[of_code] = self._outside(name, of_these, found, self.groups)
+        if outside is not None and text is not None and self._ngrams is not None:
+            # A text without a single n-gram that training saw, and no picture beside it.
+            asked = np.flatnonzero((modality == 1) & (outside > _STRANGE))
+            outside[asked[~text.values[asked, self._ngrams].any(axis=1)]] = 1.0
+        return Probabilities(nodes, modality, outside)
 
     def scores(
         self, text: Embedding | None, image: Embedding | None
@@ -109,6 +131,16 @@ class Emb2Prob:
             feed[name] = embedding.values
             modality |= (embedding.present * np.int8(bit)).astype(np.int8)
         return self._session.run(None, feed), modality
+
+
+def _ngram_columns(manifest: Manifest) -> slice | None:
+    """Where the n-gram part's vector stands in the text embedding; None where the model reads no n-grams."""
+    at = 0
+    for part in manifest.text.parts if manifest.text else ():
+        if part.ngrams is not None:
+            return slice(at, at + part.width)
+        at += part.width
+    return None
 
 
 class Prob2Pred:

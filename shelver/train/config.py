@@ -112,7 +112,7 @@ class TrainConfig(BaseModel):
     drop_image: float = Field(default=0.25, ge=0, lt=1)
     level_weights: tuple[float, ...] | None = Field(default=None, min_length=1)
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
-    balance: float = Field(default=0.25, ge=0, le=1)
+    balance: float = Field(default=0.0, ge=0, le=1)
     value_weight: float = Field(default=0.0, ge=0, le=1)
     epochs: int | None = Field(default=None, ge=1)
     patience: int = Field(default=0, ge=0)

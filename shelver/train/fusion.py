@@ -4,7 +4,8 @@ Each expert is calibrated alone, then the text's experts are averaged, and likew
 calibrated experts are right more often than shares of the least loss, which lean on the least surprised one.
 Then text and picture are fused, with the expert that saw both, by shares of the least loss. What comes out is
 compared with simpler ways on the same products, and gives way where one of them is right more often: the linear
-part alone, the text alone, the picture alone. What is added must be worth it.
+part alone, the text alone, the picture alone. What is added must be worth it. So must a blend of distributions,
+which takes the place of the one sum of scores where it is more honest on products that it was not fitted on.
 """
 
 from __future__ import annotations
@@ -16,12 +17,26 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from shelver.calibrate import MODALITIES, Calibration, Modality, WeightFit, pooled_scores
+from shelver.calibrate import (
+    MODALITIES,
+    BlendFit,
+    Calibration,
+    Known,
+    Modality,
+    Outside,
+    Part,
+    WeightFit,
+    Weights,
+    can_answer,
+    on_slots,
+    pooled_scores,
+    strangeness,
+    witness_of,
+)
+from shelver.calibrate.blend import MAX_SLOTS
 from shelver.taxonomy import SiblingGroups
 from shelver.train.config import Fusion
 
-Weights = tuple[tuple[float, ...], ...]
-"""E rows of L weights, as in `Calibration`."""
 SIMPLE: Final = ("linear", "ngram")
 """Experts that the average of all is compared with."""
 
@@ -55,7 +70,8 @@ Batches = Callable[[], Iterable[HeldOut]]
 def fit_calibration(
     batches: Batches, experts: Mapping[str, Modality], groups: SiblingGroups, fusion: Fusion
 ) -> tuple[Calibration, list[str]]:
-    """Weights of the experts for text, picture and both, and what was chosen, in sentences.
+    """Weights of the experts for text, picture and both, blends where they help, how strange the held-out products
+    are, and what was chosen, in sentences.
 
     Args:
         batches: the held-out products.
@@ -90,7 +106,32 @@ def fit_calibration(
         said += why
     elif alone:
         alone["both"] = next(iter(alone.values()))
-    return _calibrated(pool.even, {**pool.even.weights, **alone}), said
+    calibration = _calibrated(pool.even, {**pool.even.weights, **alone})
+    blends = {modality: pool.blend(modality, weights) for modality, weights in alone.items()}
+    calibration = calibration.model_copy(update={"blends": {m: parts for m, parts in blends.items() if parts}})
+    return calibration.model_copy(update={"outside": _outside(batches, experts, groups, calibration, alone)}), said
+
+
+def _outside(
+    batches: Batches,
+    experts: Mapping[str, Modality],
+    groups: SiblingGroups,
+    calibration: Calibration,
+    modalities: Iterable[Modality],
+) -> Outside | None:
+    """How strange the held-out products are, asked with all that they have of each modality."""
+    asked = [(modality, witness_of(experts, modality)) for modality in modalities]
+    answer = {modality: calibration.ready(modality, groups) for modality, _ in asked}
+    seen: dict[Modality, list[NDArray[np.float32]]] = {modality: [] for modality, _ in asked}
+    for batch in batches():
+        for modality, witness in asked:
+            of = batch.that_have(modality)
+            if len(of.node):
+                seen[modality].append(strangeness(of.scores, answer[modality](of.scores), groups, witness))
+    none = np.zeros(0, np.float32)
+    found = {m: Known.of(np.concatenate([none, *seen[m]]), witness) for m, witness in asked}
+    known = {modality: of for modality, of in found.items() if of is not None}
+    return Outside(known=known) if known else None
 
 
 class _Pool:
@@ -112,22 +153,27 @@ class _Pool:
     def shares(self, parts: list[list[str]]) -> Weights:
         """Weights of experts: equal ones in each part, the parts among themselves by the least loss."""
         blends = [sum(self._alone[name] for name in names) / len(names) for names in parts]
-        slot_level = self.groups.level[self.groups.slot_group] - 1
+        slot_weights = [on_slots(np.asarray(blend), self.groups) for blend in blends]
         fit = WeightFit(self.groups, [True] * len(parts))
         needs = {self.experts[name] for names in parts for name in names}
         modality: Modality = next(iter(needs)) if len(needs) == 1 else "both"
         for batch in self.batches():
             of = batch.that_have(modality)
-            pooled = [
-                pooled_scores(
-                    of.scores,
-                    [row.astype(np.float32)[slot_level] if row.any() else None for row in np.asarray(blend)],
-                )
-                for blend in blends
-            ]
+            pooled = [pooled_scores(of.scores, weights) for weights in slot_weights]
             fit.add(pooled, of.node)
         found = sum(np.asarray(blend) * np.array(row) for blend, row in zip(blends, fit.weights(), strict=True))
         return tuple(tuple(round(float(weight), 6) for weight in row) for row in np.asarray(found))
+
+    def blend(self, modality: Modality, weights: Weights) -> tuple[Part, ...]:
+        """The parts that are more honest together than the weights are; none where they are not."""
+        if self.groups.n_slots > MAX_SLOTS:
+            return ()
+        able = [name for name, needs in self.experts.items() if can_answer(needs, modality)]
+        fit = BlendFit(self.groups, weights, [self._alone[name] for name in able])
+        for batch in self.batches():
+            of = batch.that_have(modality)
+            fit.add(of.scores, of.node)
+        return fit.parts()
 
     def best(self, modality: Modality, tried: dict[str, Weights]) -> tuple[Weights, list[str]]:
         """The weights that are right most often on the products that have what the modality names."""
@@ -158,7 +204,7 @@ def judge(
         calibration: weights of the experts.
         only: look at the products that have this, and answer from it.
     """
-    slot_weights = {m: calibration.slot_weights(m, groups) for m in MODALITIES}
+    answer = {modality: calibration.ready(modality, groups) for modality in MODALITIES}
     right, loss, n = 0, 0.0, 0
     for batch in batches:
         asked = batch if only is None else batch.that_have(only)
@@ -166,8 +212,7 @@ def judge(
             of = np.flatnonzero(asked.modality == code)
             if not len(of):
                 continue
-            pooled = pooled_scores([part[of] for part in asked.scores], slot_weights[modality])
-            places = groups.here(groups.distribution(pooled))
+            places = groups.here(answer[modality]([part[of] for part in asked.scores]))
             node = asked.node[of]
             right += int((places.argmax(axis=1) == node).sum())
             # A label where training saw no stop has probability 0 here; the floor bounds its loss.
