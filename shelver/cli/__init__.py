@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from shelver import __version__
-from shelver.cli import catalogs, demo, models
+from shelver.cli import catalogs, compare, demo, models, policies
 from shelver.errors import ShelverError
 
 app = typer.Typer(
@@ -48,6 +48,9 @@ app.command()(catalogs.golden)
 app.command()(models.train)
 app.command()(models.evaluate)
 app.command()(models.predict)
+app.command()(compare.compare)
+app.command()(compare.sweep)
+app.add_typer(policies.app)
 app.command()(demo.generate)
 app.command()(demo.demo)
 
