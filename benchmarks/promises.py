@@ -22,8 +22,10 @@ A row says: `refused`, draws from which no promise could be made; `kept`, the sh
 precision on the rest reached the target, and `broken`, the share of all draws in which it did not; `coverage`, the
 mean over the draws that were not refused; `plain_kept` and `plain_coverage`, the same of the loosest threshold
 that just meets the target on the same draw; `hindsight`, the coverage of the loosest threshold that meets it on
-the whole pool, and `ratio`, coverage over hindsight; `ceiling`, what a single test at the best threshold known in
-hindsight would cover on average, refusals counted as nothing, over hindsight: how much the draws can carry at all.
+the whole pool, and `ratio`, coverage over hindsight; `hindsight_apart` and `ratio_apart`, the same where deeper
+levels may also have the target for a threshold of their own, as promises give them; `ceiling`, what a single test
+at the best threshold known in hindsight would cover on average, refusals counted as nothing, over hindsight: how
+much the draws can carry at all.
 """
 
 from __future__ import annotations
@@ -42,7 +44,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shelver.calibrate.binomial import at_most
-from shelver.calibrate.promise import GRID, fit_promise
+from shelver.calibrate.promise import GRID, Found, fit_promise
 from shelver.calibrate.turns import Paths, Turns
 from shelver.catalog.ingest import ingest
 from shelver.catalog.reader import ProductRow
@@ -126,9 +128,14 @@ def judged(paths: Paths, turns: Turns, picked: Sequence[NDArray[np.bool_]], targ
     """What came of fitting on each draw; see the module."""
     found = [fitted(paths.of(drawn), target) for drawn in picked]
     plain = [just_meets(turns.of(drawn), target) for drawn in picked]
-    kept, coverage = on_the_rest(turns, picked, found, target)
-    plain_kept, plain_coverage = on_the_rest(turns, picked, plain, target)
+    by_deeper = {one.deeper: turns_of(paths, one.deeper) for one in found if one is not None}
+    promised = [None if one is None else (by_deeper[one.deeper], one.threshold) for one in found]
+    kept, coverage = on_the_rest(promised, picked, target)
+    plain_kept, plain_coverage = on_the_rest(
+        [None if threshold is None else (turns, threshold) for threshold in plain], picked, target
+    )
     best = hindsight(turns, target)
+    apart = max(best, hindsight(turns_of(paths, None if paths.whole else target), target))
     n_promised = len(kept)
     return {
         "draws": len(picked),
@@ -142,16 +149,23 @@ def judged(paths: Paths, turns: Turns, picked: Sequence[NDArray[np.bool_]], targ
         "plain_coverage": mean(plain_coverage),
         "hindsight": round(best, 4),
         "ratio": round(float(np.mean(coverage)) / best, 4) if coverage and best else None,
+        "hindsight_apart": round(apart, 4),
+        "ratio_apart": round(float(np.mean(coverage)) / apart, 4) if coverage and apart else None,
         "ceiling": round(ceiling(turns, picked, target) / best, 4) if best else None,
     }
 
 
-def fitted(paths: Paths, target: float) -> float | None:
-    """The threshold that was promised for, None where the promise was refused."""
+def fitted(paths: Paths, target: float) -> Found | None:
+    """The thresholds that were promised for, None where the promise was refused."""
     try:
-        return fit_promise(paths, target, delta=DELTA).threshold
+        return fit_promise(paths, target, delta=DELTA)
     except InputError:
         return None
+
+
+def turns_of(paths: Paths, deeper: float | None) -> Turns:
+    """The turns of the first level's threshold, the deeper levels having one of their own."""
+    return (paths if deeper is None else paths.cut_where_unsure(deeper, 1)).turns()
 
 
 def just_meets(turns: Turns, target: float) -> float | None:
@@ -162,12 +176,13 @@ def just_meets(turns: Turns, target: float) -> float | None:
 
 
 def on_the_rest(
-    turns: Turns, picked: Sequence[NDArray[np.bool_]], thresholds: Sequence[float | None], target: float
+    found: Sequence[tuple[Turns, float] | None], picked: Sequence[NDArray[np.bool_]], target: float
 ) -> tuple[list[bool], list[float]]:
     """Whether the target was reached, and the coverage, on what each draw left; for draws with a threshold."""
     kept, coverage = [], []
-    for drawn, threshold in zip(picked, thresholds, strict=True):
-        if threshold is not None:
+    for drawn, one in zip(picked, found, strict=True):
+        if one is not None:
+            turns, threshold = one
             rest = turns.of(~drawn)
             (n_decided,), (n_wrong,) = rest.counts(threshold)
             kept.append(bool(n_decided - n_wrong >= target * n_decided))

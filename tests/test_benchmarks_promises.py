@@ -34,8 +34,8 @@ def test_a_row_says_what_became_of_the_promises(pool: promises.Pool) -> None:
     assert greedy["refused"] == 0
     assert greedy["kept"] >= 0.85
     assert greedy["plain_kept"] < 0.85
-    assert 0.8 < greedy["ratio"] < 1
-    assert greedy["coverage"] < greedy["plain_coverage"] <= 1
+    assert 0.8 < greedy["ratio_apart"] < 1
+    assert greedy["coverage"] < greedy["hindsight_apart"] <= 1
     assert rows["greedy", 0.99]["hindsight"] < greedy["hindsight"]
     assert "greedy 0.90" in promises.told(greedy)
     assert "kept -" in promises.told({**greedy, "kept": None})

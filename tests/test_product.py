@@ -97,9 +97,9 @@ def test_a_hostile_text_of_ten_megabytes_costs_under_100_ms(piece: str) -> None:
     raw = "a" + piece * (10_000_000 // len(piece))
     fastest_s = float("inf")
     for _ in range(8):
-        start = time.perf_counter()
+        start = time.thread_time()  # of this thread alone: other work on the machine does not count
         text = clean(raw)
-        fastest_s = min(fastest_s, time.perf_counter() - start)
+        fastest_s = min(fastest_s, time.thread_time() - start)
         if fastest_s < 0.1:
             break
     assert fastest_s < 0.1

@@ -14,6 +14,10 @@ not on their labels. Decisions without a single mistake are let pass at delta it
 too few, the search starts lower, between it and the target, where a promise of such decisions is more likely than
 not: by their number too, so the argument holds wherever mistakes are no rarer among less sure decisions.
 
+Levels below the shallowest that counts ask for more: a node there must itself be as probable as the target. A
+wrong leaf under a right shelf spoils the precision of decisions that were safe one level up, so this covers more
+products. Where everything is decided at last, the order goes on: down the `GRID` again for the deeper levels.
+
 Source:
     Bauer 1991, "Multiple testing in clinical trials" (tests in a fixed sequence); Angelopoulos et al. 2021, "Learn
     then test: calibrating predictive algorithms to achieve risk control" (the same for thresholds); Clopper and
@@ -61,12 +65,14 @@ class Found:
     """Thresholds that keep a promise, and what they rest on.
 
     Attributes:
-        threshold: for all levels.
+        threshold: of the shallowest level that counts, and of deeper ones where `deeper` is lower or None.
+        deeper: of deeper levels.
         strict: by node, thresholds of its branch, where they are higher than `threshold`.
         n_products, n_decided, n_right: of the labelled products.
     """
 
     threshold: float
+    deeper: float | None
     strict: dict[int, float]
     n_products: int
     n_decided: int
@@ -76,6 +82,12 @@ class Found:
     def coverage(self) -> float:
         """Share of the products that are decided."""
         return self.n_decided / max(self.n_products, 1)
+
+    def thresholds(self, min_level: int) -> tuple[float, ...]:
+        """By level, as a policy has them; the last one goes on."""
+        if self.deeper is None or self.deeper <= self.threshold:
+            return (self.threshold,)
+        return (self.threshold,) * min_level + (self.deeper,)
 
 
 def start_of(target: float) -> float:
@@ -124,6 +136,9 @@ def fit_promise(
         InputError: the products cannot carry the promise; says how many more would.
         ConfigError: a target or delta out of range, or strict nodes that lie below each other.
     """
+    # A decoder that decides the end of a path or nothing has nothing to stop at above it.
+    deeper = None if paths.whole else target
+    everything, paths = paths, paths if deeper is None else paths.cut_where_unsure(deeper, min_level)
     branches = dict(strict or {})
     _check(paths.taxonomy, [target, *branches.values()], delta, branches)
     share = delta / (1 + len(branches))
@@ -135,17 +150,22 @@ def fit_promise(
     if start is None:
         first = _first_worth(n_decided, thresholds, target, share)
         thresholds, n_decided, n_wrong = thresholds[first:], n_decided[first:], n_wrong[first:]
+    further = GRID[target > GRID] if deeper is not None and not branches else GRID[:0]
+    n_further, n_further_wrong = everything.turns_below(min_level).counts(further)
+    n_decided, n_wrong = np.append(n_decided, n_further), np.append(n_wrong, n_further_wrong)
     last = _last_passed(_passed(n_wrong, n_decided, target, share))
     if last is None:
-        raise _refusal(n_decided, n_wrong, len(turns), thresholds, target, share, "")
-    tau, higher = float(thresholds[last]), dict[int, float]()
+        raise _refusal(*turns.counts(thresholds), len(turns), thresholds, target, share, "")
+    if last >= len(thresholds):
+        deeper = float(further[last - len(thresholds)])
+    tau, higher = float(thresholds[min(last, len(thresholds) - 1)]), dict[int, float]()
     decided, wrong = int(n_decided[last]), int(n_wrong[last])
     for node, own_target in branches.items():
         threshold, n, n_bad = _fit_branch(paths.of(inside[node]), node, tau, target, own_target, share, min_level)
         if threshold > tau:
             higher[node] = threshold
         decided, wrong = decided + n, wrong + n_bad
-    return Found(tau, higher, len(paths), decided, decided - wrong)
+    return Found(tau, deeper, higher, len(paths), decided, decided - wrong)
 
 
 def _fit_branch(

@@ -7,7 +7,7 @@ about the whole family of policies, and counting at many thresholds is a search 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -21,6 +21,7 @@ Counts = NDArray[np.int64]
 
 NEVER: Final = np.float32(-np.inf)
 """The threshold from which on something happens that never does."""
+ALWAYS: Final = np.float32(np.inf)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +83,25 @@ class Paths:
             depth = np.where(depth > max_level, 0 if self.whole else max_level, depth)
         first_wrong = np.maximum(self.taxonomy.lca_level(self.node, self.truth) + 1, min_level)
         return Turns(self._sure_at(min_level, depth), self._sure_at(first_wrong, depth))
+
+    def turns_below(self, min_level: int = 1) -> Turns:
+        """The turns of a threshold for the levels below `min_level`, where everything is sure down to it."""
+        depth = np.where(self.node >= 0, self.taxonomy.level[self.node], 0)
+        decided = depth >= min_level
+        first_wrong = np.maximum(self.taxonomy.lca_level(self.node, self.truth) + 1, min_level)
+        wrong_at = np.where(first_wrong == min_level, ALWAYS, self._sure_at(first_wrong, depth))
+        return Turns(
+            np.where(decided, ALWAYS, NEVER).astype(np.float32),
+            np.where(decided, wrong_at, NEVER).astype(np.float32),
+        )
+
+    def cut_where_unsure(self, sure: float, min_level: int) -> Paths:
+        """Paths that end before the first node below `min_level` that is less sure than this."""
+        depth = np.where(self.node >= 0, self.taxonomy.level[self.node], 0)
+        reached = np.logical_and.accumulate(self.level_confidence >= np.float32(sure), axis=1).sum(axis=1)
+        kept = np.minimum(np.maximum(reached, min_level), depth)
+        node = np.where(kept > 0, self.taxonomy.lineage[np.maximum(self.node, 0), np.maximum(kept, 1) - 1], -1)
+        return replace(self, node=node)
 
     def through(self, node: int) -> Bools:
         """Whose path passes a node, shape (N,)."""

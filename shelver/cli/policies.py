@@ -95,9 +95,10 @@ def fit(
     write_policies(file, {**known, name: found})
     promise = found.promise
     assert promise is not None
+    thresholds = ", ".join(f"{threshold:g}" for threshold in found.thresholds)
     text = (
-        f"{name}: with confidence {1 - delta:g}, at least {precision:.4g} of all decisions are right; threshold "
-        f"{found.thresholds[0]:g}. It costs {1 - promise.coverage:.1%} of the coverage: of {promise.n_products:,} "
+        f"{name}: with confidence {1 - delta:g}, at least {precision:.4g} of all decisions are right; thresholds "
+        f"by level {thresholds}. It costs {1 - promise.coverage:.1%} of the coverage: of {promise.n_products:,} "
         f"products {promise.n_decided:,} are decided ({promise.coverage:.1%}), {promise.n_right:,} of them rightly"
     )
     lines = [text, *(f"  {k}: threshold {t:g}" for k, t in found.strict.items()), str(file)]

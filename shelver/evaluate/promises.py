@@ -133,7 +133,9 @@ def fit_policy(
         coverage=round(found.coverage, 6),
     )
     branches = {classifier.taxonomy.ids[node]: threshold for node, threshold in found.strict.items()}
-    return policy.model_copy(update={"thresholds": (found.threshold,), "strict": branches, "promise": promise})
+    return policy.model_copy(
+        update={"thresholds": found.thresholds(policy.min_level), "strict": branches, "promise": promise}
+    )
 
 
 def judge_policies(

@@ -160,9 +160,8 @@ def _train(
                 remedy="Look at `shelver describe`, then check the category column's mapping and the --split.",
             )
         if settled.plan.ngrams is not None and config.ngrams is None:
-            spec, why = choose_ngrams(
-                settled.plan, catalog.taxonomy, learned, held, folds=settled.folds, seed=config.seed
-            )
+            texts, nodes = [*learned.texts, *held.texts], np.concatenate([learned.node, held.node])
+            spec, why = choose_ngrams(settled.plan, catalog.taxonomy, texts, nodes, seed=config.seed)
             say(why)
             settled = replace(settled, plan=settled.plan.with_ngrams(spec), choices=(*settled.choices, why))
         trainer = Trainer(

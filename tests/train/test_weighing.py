@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import pytest
+from numpy.typing import NDArray
 
 from shelver import registry
 from shelver.catalog.ingest import ingest
@@ -18,7 +18,6 @@ from shelver.ngrams import NgramSpec
 from shelver.taxonomy import Taxonomy
 from shelver.train.build import Plan
 from shelver.train.config import TrainConfig
-from shelver.train.data import Examples
 from shelver.train.run import train
 from shelver.train.weighing import WORD_SHARE, choose_ngrams
 
@@ -29,54 +28,50 @@ PLAN = Plan(
 TREE = Taxonomy.from_paths([(f"Shelf {i}",) for i in range(4)])
 
 
-def examples(texts: list[str | None], nodes: list[int]) -> Examples:
-    return Examples(texts, None, np.array(nodes, np.int32), np.full(len(nodes), np.nan, np.float32))
+Labelled = tuple[list[str | None], NDArray[np.int32]]
 
 
-def told_by_one_word(n: int, seed: int) -> Examples:
+def told_by_one_word(n: int, seed: int) -> Labelled:
     """A short word says the shelf; long ones, of the same letters on every shelf, drown its subwords."""
     rng = np.random.default_rng(seed)
     nodes = rng.integers(0, 4, n).tolist()
     noise = ["".join(rng.choice(list("abcd"), 14)) for _ in range(300)]
     words = ["ab", "ba", "cd", "dc"]
     texts: list[str | None] = [" ".join([*rng.choice(noise, 12), words[k], *rng.choice(noise, 12)]) for k in nodes]
-    return examples(texts, nodes)
+    return texts, np.array(nodes, np.int32)
 
 
-def told_by_endings(n: int, seed: int) -> Examples:
+def told_by_endings(n: int, seed: int) -> Labelled:
     """Every word is new; its ending says the shelf."""
     rng = np.random.default_rng(seed)
     nodes = rng.integers(0, 4, n).tolist()
     endings = ["ora", "ito", "esk", "uul"]
     texts: list[str | None] = ["".join(rng.choice(list("bcdfgh"), 5)) + endings[k] for k in nodes]
-    return examples(texts, nodes)
+    return texts, np.array(nodes, np.int32)
 
 
-@pytest.mark.parametrize("folds", [0, 3])
-def test_words_get_a_share_of_their_own_where_they_would_drown(folds: int) -> None:
-    learned, held = told_by_one_word(150, 0), told_by_one_word(150, 1)
-    spec, why = choose_ngrams(PLAN, TREE, learned, held, folds=folds, seed=0)
+def test_words_get_a_share_of_their_own_where_they_would_drown() -> None:
+    spec, why = choose_ngrams(PLAN, TREE, *told_by_one_word(300, 0), seed=0)
     assert spec == NgramSpec(word_share=WORD_SHARE)
     assert "as much as all subwords" in why
-    assert f"{300 if folds else 150:,} held-out" in why
+    assert "300 held-out" in why
 
 
 def test_subwords_stay_as_they_come_where_they_tell() -> None:
-    spec, why = choose_ngrams(PLAN, TREE, told_by_endings(150, 0), told_by_endings(150, 1), folds=0, seed=0)
+    spec, why = choose_ngrams(PLAN, TREE, *told_by_endings(300, 0), seed=0)
     assert spec == NgramSpec()
     assert "as they come" in why
 
 
-def test_nothing_held_out_leaves_the_n_grams_alone() -> None:
-    learned = examples(["oak chair", None, "lamp"], [0, 1, 2])
-    spec, why = choose_ngrams(PLAN, TREE, learned, examples([], []), folds=0, seed=0)
+def test_too_few_texts_leave_the_n_grams_alone() -> None:
+    spec, why = choose_ngrams(PLAN, TREE, ["oak chair", None, "lamp"], np.arange(3, dtype=np.int32), seed=0)
     assert spec == NgramSpec()
     assert "nothing to compare" in why
-    assert choose_ngrams(PLAN, TREE, learned, examples([None], [0]), folds=0, seed=0)[0] == NgramSpec()
+    assert choose_ngrams(PLAN, TREE, [], np.zeros(0, np.int32), seed=0)[0] == NgramSpec()
 
 
 def test_the_choice_is_said_and_stands_in_the_model(tmp_path: Path) -> None:
-    learned = told_by_one_word(200, 0)
+    texts, nodes = told_by_one_word(200, 0)
     rows: list[dict[str, Any]] = [
         {
             "product_id": str(i),
@@ -84,7 +79,7 @@ def test_the_choice_is_said_and_stands_in_the_model(tmp_path: Path) -> None:
             "category": f"Shelf {node}",
             "split": "train" if i % 2 else "validation",
         }
-        for i, (text, node) in enumerate(zip(learned.texts, learned.node.tolist(), strict=True))
+        for i, (text, node) in enumerate(zip(texts, nodes.tolist(), strict=True))
     ]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "feed.parquet")
     ingest(tmp_path / "feed.parquet", tmp_path / "catalog")

@@ -82,7 +82,7 @@ class Tuner:
     say: Say
 
     def optimizer(self) -> torch.optim.Optimizer:
-        """AdamW; each group's `share` is its part of the learning rate.
+        """AdamW; each group's `share` is its part of the learning rate: with `lr_of_size` the tensor's own size.
 
         Adam steps as far for a weight of 0.01 as for one of 10, and batch norms that are folded into convolutions
         leave both: 0.012 is the usual size of the weights of a late block's first convolution, 0.3 that of its
@@ -93,12 +93,12 @@ class Tuner:
         groups = [
             {
                 "params": [tensor],
-                "share": tune.lr_decay ** (len(body) - depth) * float(tensor.detach().square().mean().sqrt()),
+                "share": tune.lr_decay ** (len(body) - depth) * (_size(tensor) if tune.lr_of_size else 1.0),
             }
             for depth, part in enumerate(body)
             for tensor in part.parameters()
         ]
-        groups.append({"params": list(network.head.parameters()), "share": HEAD_SIZE})
+        groups.append({"params": list(network.head.parameters()), "share": HEAD_SIZE if tune.lr_of_size else 1.0})
         return torch.optim.AdamW(groups, lr=tune.lr, weight_decay=tune.weight_decay, fused=True)
 
     def fit_head(self) -> None:
@@ -256,6 +256,11 @@ class Tuner:
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type != "cpu")
+
+
+def _size(tensor: Tensor) -> float:
+    """The root mean square of its numbers."""
+    return float(tensor.detach().square().mean().sqrt())
 
 
 def _cycle(done: float, warm_up: float) -> float:

@@ -13,8 +13,10 @@ class TuneSpec(BaseModel):
 
     Attributes:
         epochs: passes over the pictures with the whole body learning.
-        lr: peak step of AdamW, as a share of a tensor's own size (the root mean square of its weights); it rises
-            over the share `warm_up` of the steps and then falls to zero.
+        lr: peak step of AdamW; it rises over the share `warm_up` of the steps and then falls to zero.
+        lr_of_size: whether `lr` is a share of a tensor's own size (the root mean square of its weights), which
+            suits short trainings, or the same number for all tensors, which learns more in long ones on random
+            crops (5e-4 is usual then).
         lr_decay: each block towards the input learns so many times as fast as the one behind it.
         weight_decay: AdamW's.
         batch_size: pictures a step.
@@ -40,6 +42,7 @@ class TuneSpec(BaseModel):
     epochs: int = Field(default=6, ge=0)
     full_epochs: int = Field(default=1, ge=0)
     lr: float = Field(default=3e-3, gt=0)
+    lr_of_size: bool = True
     lr_decay: float = Field(default=0.93, gt=0, le=1)
     warm_up: float = Field(default=0.2, gt=0, lt=1)
     weight_decay: float = Field(default=1e-2, ge=0)
