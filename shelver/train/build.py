@@ -151,7 +151,11 @@ def build(
 
     def text_expert(sentence: Sentence | None, ngrams: tuple[int, int] | None) -> TextExpert:
         width = plan.text_width if ngrams is not None else plan.hidden
-        return TextExpert(width, groups, plan.dropout, plan.head, sentence=sentence, ngrams=ngrams)
+        # Where there is no wide linear part, the expert needs a straight way of its own.
+        straight = ngrams is not None and linear is None
+        return TextExpert(
+            width, groups, plan.dropout, plan.head, sentence=sentence, ngrams=ngrams, straight=straight
+        )
 
     if sentence is not None and ngrams is not None:
         experts["text"] = text_expert(sentence, ngrams)

@@ -100,12 +100,15 @@ def scores_for(kind: HeadKind, hidden: int, groups: SiblingGroups) -> nn.Module:
 class TextExpert(nn.Module):
     """Scores from a text: one hidden layer over the n-grams' vector, a frozen encoder's vector, or both added.
 
-    The n-grams' vector is as wide as the hidden layer and is its input without another layer between.
+    The n-grams' vector is as wide as the hidden layer and is its input without another layer between. With
+    thousands of labels so narrow a layer behind a ReLU forgets too much; `straight`, the vector itself reaches the
+    scores, and a hidden layer over its standardised form beside it.
 
     Args:
         sentence: where a frozen encoder's vector stands in the text embedding; None without.
         ngrams: first and last column of the n-grams' vector; None without.
         hidden: H.
+        straight: see above.
     """
 
     needs: Modality = "text"
@@ -119,6 +122,7 @@ class TextExpert(nn.Module):
         *,
         sentence: Sentence | None,
         ngrams: tuple[int, int] | None,
+        straight: bool = False,
     ) -> None:
         super().__init__()
         self.sentence = sentence
@@ -126,7 +130,8 @@ class TextExpert(nn.Module):
         self.ngrams = ngrams
         self.bias = nn.Parameter(torch.zeros(hidden))
         self.drop = nn.Dropout(dropout)
-        self.out = scores_for(kind, hidden, groups)
+        self.over = nn.Sequential(nn.LayerNorm(hidden), nn.Linear(hidden, hidden), nn.ReLU()) if straight else None
+        self.out = scores_for(kind, 2 * hidden if straight else hidden, groups)
 
     def forward(self, text: Tensor, image: Tensor | None = None) -> Tensor:  # noqa: ARG002
         """(N, D_t) → (N, M)."""
@@ -141,7 +146,8 @@ class TextExpert(nn.Module):
         if self.ngrams is not None:
             part = text[:, self.ngrams[0] : self.ngrams[1]]
             total = total + (part if hide is None else part * (hide < 1.0 - HIDDEN_SHARE))
-        scores: Tensor = self.out(self.drop(F.relu(total)))
+        seen = F.relu(total) if self.over is None else torch.cat([total, self.over(total)], dim=1)
+        scores: Tensor = self.out(self.drop(seen))
         return scores
 
 

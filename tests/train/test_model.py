@@ -239,3 +239,17 @@ def test_row_adagrad_is_adagrad_with_the_mean_square_of_each_row() -> None:
         touched = squares > 0
         expected[touched] -= 0.05 * gradient[touched] / squares[touched].sqrt()[:, None]
         torch.testing.assert_close(table.bag.weight.detach().double(), expected, atol=1e-6, rtol=1e-5)
+
+
+def test_a_straight_expert_keeps_what_a_relu_would_cut_off() -> None:
+    groups = SiblingGroups.of(Taxonomy.from_paths([("a",), ("b",), ("c",)]))
+    torch.manual_seed(0)
+    bent, straight = (
+        TextExpert(4, groups, 0.0, "tree", sentence=None, ngrams=(0, 4), straight=way).eval()
+        for way in (False, True)
+    )
+    # Two texts whose vectors are negative everywhere: the same nothing behind a ReLU.
+    texts = torch.tensor([[-1.0, -2.0, -3.0, -4.0], [-4.0, -3.0, -2.0, -1.0]])
+    with torch.no_grad():
+        assert torch.equal(*bent(texts))
+        assert not torch.allclose(*straight(texts))
