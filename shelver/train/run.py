@@ -87,8 +87,7 @@ def train(
         out: the model folder; `out/run` keeps the record.
         config: what to do.
         cache: folder for picture embeddings, shared by all runs.
-        threads: threads for networks, in training and in ONNX Runtime; all available cores by default. On a
-            machine that does other work too, fewer threads than cores are faster by far.
+        threads: threads for networks, in training and in ONNX Runtime; all available cores by default.
         resume: go on with the run in `out/run`.
         say: receives progress, a line at a time.
 

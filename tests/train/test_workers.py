@@ -135,3 +135,13 @@ def test_a_gpu_is_taken_only_where_there_is_one(monkeypatch: pytest.MonkeyPatch)
     assert workers.device_for("auto") == torch.device("cuda", 1)
     monkeypatch.delenv("LOCAL_RANK")
     assert workers.device_for("cuda") == torch.device("cuda", 0)
+
+
+def test_threads_that_wait_sleep_before_torch_could_decide_otherwise() -> None:
+    said = "import os, sys, shelver.train; print(os.environ['OMP_WAIT_POLICY'], 'torch' in sys.modules)"
+    for given, expected in (({}, "passive"), ({"OMP_WAIT_POLICY": "active"}, "active")):
+        environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"} | given
+        done = subprocess.run(
+            [sys.executable, "-c", said], env=environment, capture_output=True, text=True, check=True
+        )
+        assert done.stdout.split() == [expected, "False"]
