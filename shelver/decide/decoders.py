@@ -66,7 +66,9 @@ def decide(probs: Probabilities, taxonomy: Taxonomy, groups: SiblingGroups, poli
     rows = np.flatnonzero(decided)
     at = node[rows]
     confidence = np.full(n, np.nan, np.float32)
-    confidence[rows] = exact_mass(nodes, groups, rows, at)
+    # A node above the best place is decided for all that lies below it, so what lies below counts.
+    exactly = exact_mass(nodes, groups, rows, at)
+    confidence[rows] = np.where(at == top_node[rows, 0], exactly, nodes[rows, at])
     level_confidence = np.full((n, taxonomy.n_levels), np.nan, np.float32)
     lineage = taxonomy.lineage[at]
     level_confidence[rows] = np.where(

@@ -54,8 +54,8 @@ class Prediction:
     Attributes:
         outcome: what became of the product.
         node_id, path: the decided node; None where none was decided.
-        confidence: P(the product stands exactly there). At an inner node this is less than its level confidence,
-            which counts what may lie below it too.
+        confidence: P(the decision is right): that the product stands exactly there where the node is its most
+            probable place; that it stands there or below where a decoder stopped above that.
         level_confidence: P(node) of the decided node's ancestors and itself, level 1 first.
         alternatives: the most probable places, best first; none where the policy says nothing of the product.
         modality: "text", "image" or "both"; None where there was nothing to answer from.
@@ -81,7 +81,7 @@ class Predictions:
         taxonomy: the tree that the indices point into.
         answered: whether a node was decided, shape (N,), bool.
         node: decided node, shape (N,), int32.
-        confidence: P(the product stands exactly at the decided node), shape (N,), float32.
+        confidence: P(the decision is right), as in `Prediction`, shape (N,), float32.
         level_confidence: P(node) of the decided node's lineage, shape (N, L), float32; NaN below the decided node.
         top_node, top_confidence: the best places, best first, shape (N, n_top), int32 and float32.
         modality: shape (N,), int8, as in `Probabilities`.
