@@ -2,7 +2,8 @@
 
 Source: fine-tuning after Kumar et al. 2022 and Touvron et al. 2019, see shelver/train/tune/. The best published
 accuracy on the 81 fine classes is .8604 (Klasson et al. 2019, "A hierarchical grocery store image dataset").
-Hardware: one core of two, no GPU.
+Hardware: one core of two, no GPU: 16 CPU minutes, nearly all of them tuning.
+Score: validation accuracy .841, test accuracy .8547, macro-F1 .866 (2026-11-21).
 Command: shelver train catalogs/grocery --config configs/tuned_grocery.py --out models/grocery-tuned
 """
 
