@@ -173,6 +173,13 @@ def test_the_page_gets_its_tables_and_keeps_its_words(tmp_path: Path) -> None:
     assert "| flipkart-l1-both | ours | +10.00 ± 0.00 | +0.00 ± 0.00 |" in once
     table.render(page, [ours, svm], [])
     assert page.read_text(encoding="utf-8") == once
+    speeds = {"fp32": 100.0, "int8": 150.0}
+    seen = [
+        row("grocery", name, precision=name, products_per_s=speed, bare_per_s=speed, ratio=1.0)
+        for name, speed in speeds.items()
+    ]
+    table.render(page, [ours, svm], seen)
+    assert "| grocery | int8 | int8 | 150.0 | 150.0 | 1.000 | 1.50 |" in page.read_text(encoding="utf-8")
 
 
 def test_a_page_without_its_markers_is_refused(tmp_path: Path) -> None:
