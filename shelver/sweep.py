@@ -14,7 +14,6 @@ import hashlib
 import itertools
 import json
 import re
-import runpy
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -311,32 +310,7 @@ def _write_record(points: tuple[Point, ...], configs: dict[str, TrainConfig], ca
 
 
 def load_sweep(path: Path) -> Sweep:
-    """Run a sweep's file and take its `sweep`.
+    """Run a sweep's file and take its `sweep`; see `shelver.train.config.defined_in`."""
+    from shelver.train.config import defined_in
 
-    Args:
-        path: a Python file. It is code of the person who trains, run with their rights: never one from a stranger.
-
-    Raises:
-        ConfigError: the file is missing, fails, or defines no Sweep named `sweep`.
-    """
-    remedy = "See configs/sweep_text.py for an example."
-    if not path.is_file():
-        raise ConfigError(f"no sweep file {path}", allowed="a Python file", remedy=remedy)
-    try:
-        found = runpy.run_path(str(path)).get("sweep")
-    except ShelverError:
-        raise
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise ConfigError(
-            f"{path}: {'.'.join(map(str, first['loc'])) or error.title} is not right",
-            allowed=first["msg"].removeprefix("Value error, "),
-            remedy=remedy,
-        ) from error
-    except (Exception, SystemExit) as error:
-        raise ConfigError(
-            f"{path} fails: {type(error).__name__}: {error}", allowed="a Python file that runs", remedy=remedy
-        ) from error
-    if not isinstance(found, Sweep):
-        raise ConfigError(f"{path} defines sweep = {found!r}", allowed="sweep = Sweep(...)", remedy=remedy)
-    return found
+    return defined_in(path, "sweep", Sweep, remedy="See configs/sweep_text.py for an example.")

@@ -5,17 +5,18 @@ from __future__ import annotations
 import re
 import runpy
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from shelver.errors import ConfigError
+from shelver.errors import ConfigError, ShelverError
 from shelver.images import ImageSpec
 from shelver.ngrams import NgramSpec
 from shelver.product import TextSpec
 from shelver.train.tune import TuneSpec
 from shelver.train.tune_text import TextTuning
 
+Defined = TypeVar("Defined")
 HeadChoice = Literal["auto", "tree", "levels"]
 Fusion = Literal["auto", "late", "joint"]
 Device = Literal["auto", "cpu", "cuda"]
@@ -153,23 +154,41 @@ def _checked_parts(encoder: str, part: re.Pattern[str], allowed: str) -> str:
 
 
 def load_config(path: Path) -> TrainConfig:
-    """Run a config file and take its `config`.
+    """Run a config file and take its `config`; see `defined_in`."""
+    return defined_in(path, "config", TrainConfig, remedy="See configs/ for examples.")
+
+
+def defined_in(path: Path, name: str, kind: type[Defined], *, remedy: str) -> Defined:
+    """Run an experiment's file and take what it defines under a name.
 
     Args:
         path: a Python file. It is code of the person who trains, run with their rights: never one from a stranger.
+        name: of what is wanted in it.
+        kind: its class.
+        remedy: where to look for an example.
 
     Raises:
-        ConfigError: the file is missing, fails, or defines no TrainConfig named `config`.
+        ConfigError: the file is missing, fails, or defines nothing of this kind under the name.
     """
-    remedy = "See configs/ for examples."
     if not path.is_file():
-        raise ConfigError(f"no config file {path}", allowed="a Python file", remedy=remedy)
+        raise ConfigError(f"no {name} file {path}", allowed="a Python file", remedy=remedy)
     try:
-        found = runpy.run_path(str(path)).get("config")
+        found = runpy.run_path(str(path)).get(name)
+    except ShelverError:
+        raise
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ConfigError(
+            f"{path}: {'.'.join(map(str, first['loc'])) or error.title} is not right",
+            allowed=first["msg"].removeprefix("Value error, "),
+            remedy=remedy,
+        ) from error
     except (Exception, SystemExit) as error:
         raise ConfigError(
             f"{path} fails: {type(error).__name__}: {error}", allowed="a Python file that runs", remedy=remedy
         ) from error
-    if not isinstance(found, TrainConfig):
-        raise ConfigError(f"{path} defines config = {found!r}", allowed="config = TrainConfig(...)", remedy=remedy)
+    if not isinstance(found, kind):
+        raise ConfigError(
+            f"{path} defines {name} = {found!r}", allowed=f"{name} = {kind.__name__}(...)", remedy=remedy
+        )
     return found
