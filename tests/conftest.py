@@ -4,11 +4,13 @@ the first test asks."""
 from __future__ import annotations
 
 import io
+import json
 import os
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -251,3 +253,43 @@ def bench(seven: Taxonomy) -> Callable[..., Bench]:
         return Bench(seven, TrainConfig.model_validate(small), image, text, frozen)
 
     return make
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended."""
+
+    status: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> dict[str, Any]:
+        result: dict[str, Any] = json.loads(self.out)
+        return result
+
+
+@pytest.fixture
+def run(
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    empty_settings: Path,
+    embeddings_cache: Path,
+) -> Callable[..., Ended]:
+    """Runs a command line in this process, exactly as the installed program would."""
+    from shelver.cli import main
+
+    monkeypatch.setenv("SHELVER_CACHE", str(embeddings_cache))
+
+    def call(*args: object) -> Ended:
+        monkeypatch.setattr(sys, "argv", ["shelver", *map(str, args)])
+        capfd.readouterr()
+        status: int | str | None = 0
+        try:
+            main()
+        except SystemExit as ended:
+            status = ended.code
+        captured = capfd.readouterr()
+        return Ended(int(status or 0), captured.out, captured.err)
+
+    return call

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,6 @@ import pytest
 
 from shelver import __version__
 from shelver.catalog.store import Catalog
-from shelver.cli import main
 from shelver.decide import POLICIES, Policy, write_policies
 
 CONFIG = """
@@ -28,43 +26,8 @@ config = TrainConfig(text_encoder="ngram", image_encoder="lite0", text_width=16,
 """
 
 
-@dataclass(frozen=True)
-class Ended:
-    status: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> dict[str, Any]:
-        result: dict[str, Any] = json.loads(self.out)
-        return result
-
-
-Run = Callable[..., Ended]
-
-
-@pytest.fixture
-def run(
-    monkeypatch: pytest.MonkeyPatch,
-    capfd: pytest.CaptureFixture[str],
-    empty_settings: Path,
-    embeddings_cache: Path,
-) -> Run:
-    """Runs a command line in this process, exactly as the installed program would."""
-    monkeypatch.setenv("SHELVER_CACHE", str(embeddings_cache))
-
-    def call(*args: object) -> Ended:
-        monkeypatch.setattr(sys, "argv", ["shelver", *map(str, args)])
-        capfd.readouterr()
-        status: int | str | None = 0
-        try:
-            main()
-        except SystemExit as ended:
-            status = ended.code
-        captured = capfd.readouterr()
-        return Ended(int(status or 0), captured.out, captured.err)
-
-    return call
+Run = Callable[..., Any]
+"""The fixture `run`: a command line to how it ended, with `status`, `out`, `err` and `json`."""
 
 
 @pytest.fixture

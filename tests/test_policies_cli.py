@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import shutil
-import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,44 +13,14 @@ import pytest
 
 from shelver.catalog.ingest import ingest
 from shelver.catalog.store import Catalog
-from shelver.cli import main
 from shelver.decide import read_policies
 from shelver.pipeline import Classifier
 
 Row = dict[str, Any]
 
 
-@dataclass(frozen=True)
-class Ended:
-    status: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> dict[str, Any]:
-        result: dict[str, Any] = json.loads(self.out)
-        return result
-
-
-Run = Callable[..., Ended]
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], empty_settings: Path) -> Run:
-    """Runs a command line in this process, exactly as the installed program would."""
-
-    def call(*args: object) -> Ended:
-        monkeypatch.setattr(sys, "argv", ["shelver", *map(str, args)])
-        capfd.readouterr()
-        status: int | str | None = 0
-        try:
-            main()
-        except SystemExit as ended:
-            status = ended.code
-        captured = capfd.readouterr()
-        return Ended(int(status or 0), captured.out, captured.err)
-
-    return call
+Run = Callable[..., Any]
+"""The fixture `run`: a command line to how it ended, with `status`, `out`, `err` and `json`."""
 
 
 @pytest.fixture
