@@ -28,6 +28,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from shelver.decide.exact import most_saved_exactly
 from shelver.decide.places import Floats, Index, Ints, best_places
 from shelver.decide.plan import Plan, plan_of
 from shelver.decide.policy import Policy
@@ -35,7 +36,7 @@ from shelver.decide.predictions import Probabilities
 from shelver.decide.savings import Doubles, Savings
 from shelver.taxonomy import SiblingGroups
 
-_CHUNK: Final = 256
+_CHUNK: Final = 512
 """Products that are searched at a time."""
 _N_GUESSES: Final = 5
 """Best places that the search takes for first guesses."""
@@ -62,26 +63,31 @@ def cheapest(
     """
     places, _ = best_places(probs.nodes, groups, _N_GUESSES)
     plan = plan_of(policy, groups)
-    node, saved = most_saved(probs.nodes, plan, places)
+    node, saved = most_saved(probs.nodes, plan, places, exactly=True)
     return node.astype(np.int32), expected_cost(probs.nodes, plan, saved)
 
 
-def most_saved(nodes: Floats, plan: Plan, places: Ints) -> tuple[Index, Doubles]:
+def most_saved(nodes: Floats, plan: Plan, places: Ints, *, exactly: bool | None = None) -> tuple[Index, Doubles]:
     """The node of the least expected cost, -1 where none may be decided, and what it saves, then -inf; both (N,).
 
     Args:
         nodes: P(node), shape (N, K).
         plan: the policy on the tree.
         places: the most probable places of each product, best first, shape (N, n); the first guesses.
+        exactly: what is saved has to be known, not only which node saves most; None: if `costs.review` asks.
     """
     costs = _costs_of(plan)
+    exactly = plan.policy.costs.review is not None if exactly is None else exactly
     node = np.empty(len(nodes), np.intp)
     saved = np.empty(len(nodes))
     for begin in range(0, len(nodes), _CHUNK):
         rows = slice(begin, begin + _CHUNK)
         part = np.ascontiguousarray(nodes[rows])
-        find = costs.exact if costs.is_exact else costs.along
-        node[rows], saved[rows] = find(part, places[rows, :_N_GUESSES])
+        guesses = places[rows, :_N_GUESSES]
+        if costs.is_exact:
+            node[rows], saved[rows] = most_saved_exactly(costs, part, guesses)
+        else:
+            node[rows], saved[rows] = costs.along(part, guesses, exactly=exactly)
     return node, saved
 
 

@@ -10,13 +10,22 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from shelver.decide.places import Floats, Index, Ints, exact_mass, members, row_blocks, starts_of
+from shelver.decide.dearest import Dearest, dearest_of
+from shelver.decide.places import Floats, Index, Ints, exact_mass, members
 from shelver.decide.plan import Plan
+from shelver.decide.windows import Windows
 
 Doubles = NDArray[np.float64]
 
-_SLACK: Final = 1e-6
+SLACK: Final = 1e-6
 """Probabilities of float32 sum up to so much; branches that are worse by less are looked into."""
+_MANY: Final = 24
+"""So many windows a product are not reckoned before fewer of them say whether they matter."""
+FEW: Final = 1 / 16
+"""Branches, and the places of a product that may be worth more, are looked at one by one where they are no more
+than this share of the nodes."""
+_LOOKS: Final = (1, 2)
+"""So many levels below a node are looked at before all of them are."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,11 +59,34 @@ class Savings:
         return _differences(self.plan.values, self.plan.tree.parent).astype(np.float32)
 
     @cached_property
-    def share_steps(self) -> Floats:
-        """W(v) is the sum of this times P over v's subtree, but for v itself, of which `share` counts: p(t) is
-        P(t) less the sum of t's children, so each node counts its own share less its parent's. Shape (K,)."""
+    def peak(self) -> Doubles:
+        """The greatest `share` in each node's subtree, shape (K,): W(v) is at most this times P(v)."""
         assert self.share is not None
-        return _differences(self.share, self.plan.tree.parent).astype(np.float32)
+        tree, peak = self.plan.tree, self.share.copy()
+        for k in range(tree.n_nodes - 1, -1, -1):
+            if tree.parent[k] >= 0:
+                peak[tree.parent[k]] = max(peak[tree.parent[k]], peak[k])
+        return peak
+
+    @cached_property
+    def worth_below(self) -> tuple[Windows, ...]:
+        """W(v) is `share` times P(v) and the last of these sums. With the others, which look one and two levels
+        down, it is the most that W(v) can be."""
+        assert self.share is not None
+        tree, (first, count) = self.plan.tree, self.ranges
+        node = np.arange(tree.n_nodes)
+        steps = _differences(self.share, tree.parent)
+        found = []
+        for depth in (*_LOOKS, tree.n_levels):
+            stretches = []
+            for down in range(1, min(depth, tree.n_levels - 1) + 1):
+                at = np.minimum(tree.level - 1 + down, tree.n_levels - 1)
+                inside = tree.level + down <= tree.n_levels
+                weights = steps + self.peak - self.share if down == depth else steps
+                stretches.append((first[node, at], np.where(inside, count[node, at], 0), weights))
+            if stretches:
+                found.append(Windows.of(stretches))
+        return tuple(found)
 
     @cached_property
     def levels_below(self) -> Ints:
@@ -89,90 +121,65 @@ class Savings:
                 count[node, level - 1] = np.searchsorted(above, node, side="right") - begin
         return first, count
 
-    def exact(self, nodes: Floats, places: Ints) -> tuple[Index, Doubles]:
-        """The node that saves most where a value is earned by the true node alone, and what it saves."""
-        plan, tree = self.plan, self.plan.tree
-        wanted = (tree.level >= plan.policy.min_level) & (tree.level <= plan.max_level)
-        bound_of = (plan.values + self.wrong).astype(np.float32)
-        apart = None if wanted.all() else np.where(wanted, np.float32(0), np.float32(-np.inf))
-        floor = self._least_saved_exactly(nodes, places)
-        reach = (floor + self.wrong - _SLACK * (np.abs(floor) + self.wrong)).astype(np.float32)
-        reach[np.isneginf(floor)] = np.finfo(np.float32).min
-        blocks = row_blocks(*nodes.shape)
-        scratch = np.empty((blocks[0].stop if blocks else 0, nodes.shape[1]), np.float32)
-        pairs = [np.zeros(0, np.intp)]
-        for block in blocks:
-            part, bound = nodes[block], scratch[: block.stop - block.start]
-            np.multiply(part, bound_of, out=bound)
-            if apart is not None:
-                bound += apart
-            if not plan.anything_is_sure:
-                bound[part < plan.thresholds] = -np.inf
-            pairs.append(np.flatnonzero(bound >= reach[block, None]) + block.start * nodes.shape[1])
-        rows, columns = np.divmod(np.concatenate(pairs), nodes.shape[1])
-        found, most = np.full(len(nodes), -1), np.full(len(nodes), -np.inf)
-        _keep_best(found, most, rows, columns, self._saved_exactly(nodes, rows, columns))
-        return found, most
+    @cached_property
+    def dearest(self) -> tuple[Dearest, ...]:
+        """Places by their values; none where each node has to be looked at."""
+        plan, n_first = self.plan, int(np.count_nonzero(self.plan.tree.level == 1))
+        simple = plan.anything_is_sure and plan.policy.min_level == 1 and plan.max_level == plan.tree.n_levels
+        return tuple(dearest_of(plan)) if simple and n_first <= FEW * plan.tree.n_nodes else ()
 
-    def _least_saved_exactly(self, nodes: Floats, places: Ints) -> Doubles:
-        """What one of the best places saves, or a node above the very best at least, shape (N,)."""
-        n, n_places = places.shape
-        row = np.arange(n)
-        lineage = self.plan.tree.lineage[places[:, 0]]
-        at = np.maximum(lineage, 0)
-        probs = nodes[row[:, None], at]
-        off = np.cumsum(1.0 - probs, axis=1, dtype=np.float64)
-        above = np.where((lineage >= 0) & self._may(at, probs), -self.wrong * off, -np.inf).max(axis=1)
-        saved = self._saved_exactly(nodes, np.repeat(row, n_places), places.ravel())
-        floor: Doubles = np.maximum(above, saved.reshape(n, n_places).max(axis=1))
-        return floor
-
-    def _saved_exactly(self, nodes: Floats, rows: Index, columns: NDArray[Any]) -> Doubles:
-        """What pairs of rows and nodes save; -inf where the node may not be decided."""
-        plan, tree = self.plan, self.plan.tree
-        saved = exact_mass(nodes, plan.groups, rows, columns) * plan.values[columns]
-        if self.wrong:
-            lineage = tree.lineage[columns]
-            off = np.where(lineage >= 0, 1.0 - nodes[rows[:, None], np.maximum(lineage, 0)], 0.0)
-            saved -= self.wrong * off.sum(axis=1, dtype=np.float64)
-        return np.where(self._may(columns, nodes[rows, columns]), saved, -np.inf)
-
-    def _may(self, columns: NDArray[Any], probs: Floats) -> NDArray[np.bool_]:
+    def may(self, columns: NDArray[Any], probs: Floats) -> NDArray[np.bool_]:
+        """Which nodes of these probabilities may be decided, in the shape of both."""
         plan, level = self.plan, self.plan.tree.level[columns]
         allowed: NDArray[np.bool_] = (level >= plan.policy.min_level) & (level <= plan.max_level)
         allowed &= probs >= plan.thresholds[columns]
         return allowed
 
-    def along(self, nodes: Floats, places: Ints) -> tuple[Index, Doubles]:
-        """The node that saves most where each level on the path counts, and what it saves."""
+    def along(self, nodes: Floats, places: Ints, *, exactly: bool) -> tuple[Index, Doubles]:
+        """The node that saves most where each level on the path counts, and what it saves, or at most, unless
+        `exactly`."""
         plan, tree = self.plan, self.plan.tree
         flat, k = nodes.reshape(-1), tree.n_nodes
         n, n_first = len(nodes), int(np.count_nonzero(tree.level == 1))
+        row, probs = np.arange(n), nodes[:, :n_first]
         if self.share is None:
-            steps, top = None, self._tree_parts(nodes[:, :n_first])
-            floor = self._least_saved(nodes, top, places[:, 0], None)
+            top = self._tree_parts(probs)
+            guess, own = places[:, 0], None
         else:
-            steps, top = self._worth_of_first_level(nodes, n_first)
-            row = np.repeat(np.arange(n), places.shape[1])
-            own = self.share[places] * exact_mass(nodes, plan.groups, row, places.ravel().astype(np.intp)).reshape(
-                places.shape
-            )
-            best = (np.arange(n), own.argmax(axis=1))
-            floor = self._least_saved(nodes, top, places[best], own[best])
-        slack = _SLACK * tree.n_levels * (self.wrong + np.abs(top).max(axis=1, initial=0))
+            top = self._parts(self.peak[:n_first] * probs, probs)
+            mass = exact_mass(nodes, plan.groups, np.repeat(row, places.shape[1]), places.ravel().astype(np.intp))
+            own = self.share[places] * mass.reshape(places.shape)
+            best = (row, own.argmax(axis=1))
+            guess, own = places[best], own[best]
+        first = tree.lineage[guess, 0]
+        floor = self._least_saved(nodes, guess, own, None if own is not None else top[row, first])
+        slack = SLACK * tree.n_levels * (self.wrong + np.abs(top).max(axis=1, initial=0))
         # Of all nodes that are looked at, only those go on that may save as much as the guess, or lead to one.
-        hope = top + np.maximum(top * self.levels_below[:n_first], 0)
+        hope = top + np.maximum(top, 0) * self.levels_below[:n_first]
         rows, columns = np.nonzero(hope >= (floor - slack)[:, None])
         probs, part = nodes[rows, columns], top[rows, columns]
+        total = np.zeros(len(rows))
+        if self.share is not None:
+            rows, columns, total, probs, part = self._worth_it(
+                flat, rows, columns, total, probs, floor - slack, spare=True
+            )
+            at = np.flatnonzero(columns == first[rows])
+            known = np.full(n, -np.inf)
+            known[rows[at]] = part[at]
+            lone = _are_alone(rows, n)
+            lone_rows, lone_columns, lone_part = rows[lone], columns[lone], part[lone]
+            refined = self._least_saved(nodes, guess, own, known)
+            floor = np.maximum(floor, refined)
+            floor[lone_rows] = refined[lone_rows]  # in terms of the part that was not reckoned
         found, most = np.full(n, -1), np.full(n, -np.inf)
-        total = part
+        total = total + part
         for level in range(1, plan.max_level + 1):
             if level >= plan.policy.min_level:
                 if plan.anything_is_sure:
-                    _keep_best(found, most, rows, columns, total)
+                    keep_best(found, most, rows, columns, total)
                 else:
                     sure = np.flatnonzero(probs >= plan.thresholds[columns])
-                    _keep_best(found, most, rows[sure], columns[sure], total[sure])
+                    keep_best(found, most, rows[sure], columns[sure], total[sure])
             if level == plan.max_level:
                 break
             below = self.levels_below[columns]
@@ -187,10 +194,16 @@ class Savings:
             owner, child = members(tree.first_child[columns[kept]], tree.n_children[columns[kept]])
             rows, columns, total = rows[kept][owner], child, total[kept][owner]
             probs = flat[rows * k + child]
-            part = self._tree_parts(probs) if steps is None else self._worth_parts(steps, rows, columns, probs)
+            if self.share is None:
+                part = self._tree_parts(probs)
+            else:
+                rows, columns, total, probs, part = self._worth_it(flat, rows, columns, total, probs, reach)
             total = total + part
-            near = np.flatnonzero(total + np.maximum(part * self.levels_below[columns], 0) >= reach[rows])
+            near = np.flatnonzero(total + np.maximum(part, 0) * self.levels_below[columns] >= reach[rows])
             rows, columns, total, probs, part = rows[near], columns[near], total[near], probs[near], part[near]
+        if exactly and self.share is not None and len(lone_rows):
+            probs = nodes[lone_rows, lone_columns]
+            most[lone_rows] += self._parts(self._worth(flat, lone_rows, lone_columns, probs), probs) - lone_part
         return found, most
 
     def _tree_parts(self, probs: Floats) -> Doubles:
@@ -199,67 +212,104 @@ class Savings:
         parts: Doubles = (costs.wrong + costs.missed) * probs.astype(np.float64) - costs.wrong
         return parts
 
-    def _worth_parts(self, steps: Floats, rows: Index, columns: NDArray[Any], probs: Floats) -> Doubles:
-        """The same with values, for pairs of rows and nodes; `steps` are `share_steps` times P, laid out flat."""
-        assert self.share is not None
-        worth = self.share[columns] * probs
-        first, count = (array[columns].ravel() for array in self.ranges)
-        stretch = np.flatnonzero(count)
-        if len(stretch):
-            count, pair = count[stretch], stretch // self.plan.tree.n_levels
-            begin = starts_of(count)
-            at = np.repeat(rows[pair] * self.plan.tree.n_nodes + first[stretch] - begin, count)
-            at += np.arange(len(at))
-            worth += np.bincount(pair, weights=np.add.reduceat(steps[at], begin), minlength=len(rows))
+    def _parts(self, worth: NDArray[Any], probs: Floats) -> Doubles:
+        """The same with values, from W."""
         parts: Doubles = worth - self.wrong * (1 - probs.astype(np.float64))
         return parts
 
-    def _worth_of_first_level(self, nodes: Floats, n_first: int) -> tuple[Floats, Doubles]:
-        """`share_steps` times P, laid out flat, and what the nodes of level 1 save, shape (N, n_first)."""
-        tree = self.plan.tree
-        # At each level the subtree of a node of level 1 is one stretch of columns.
-        first = tree.lineage[:, 0]
-        begin = np.flatnonzero(np.diff(first, prepend=-1) | np.diff(tree.level, prepend=0))
-        of_branch = np.argsort(first[begin], kind="stable")
-        branch = np.searchsorted(first[begin][of_branch], np.arange(n_first))
-        worth = np.empty((len(nodes), n_first), np.float32)
-        steps = np.empty_like(nodes)
-        for block in row_blocks(*nodes.shape):
-            part = np.multiply(nodes[block], self.share_steps, out=steps[block])
-            stretches = np.add.reduceat(part, begin, axis=1).take(of_branch, axis=1)
-            worth[block] = np.add.reduceat(stretches, branch, axis=1)
-        top = worth - self.wrong * (1 - nodes[:, :n_first].astype(np.float64))
-        return steps.reshape(-1), top
+    def _worth_it(
+        self,
+        flat: Floats,
+        rows: Index,
+        columns: NDArray[Any],
+        total: Doubles,
+        probs: Floats,
+        reach: Doubles,
+        *,
+        spare: bool = False,
+    ) -> tuple[Index, NDArray[Any], Doubles, Floats, Doubles]:
+        """Of pairs of rows and nodes those that may save as much as `reach`, and what their level saves.
 
-    def _least_saved(self, nodes: Floats, top: Doubles, guess: NDArray[Any], own: Doubles | None) -> Doubles:
+        With `spare` that is only the most it may save where a pair is the only one of its row: what all the rest
+        have in common decides nothing.
+
+        Args:
+            flat: P(node) of all rows, one after another.
+            rows, columns, total, probs: the pairs, what the levels above save, and P(node); of shape (P,).
+            reach: shape (N,).
+        """
+        assert self.share is not None
+        part = self._parts(self.peak[columns] * probs, probs)
+        # A few are reckoned sooner than they are looked at.
+        many = int(self.worth_below[-1].count[columns].sum()) > _MANY * len(reach) if self.worth_below else False
+        for below in self.worth_below if many else self.worth_below[-1:]:
+            near = np.flatnonzero(total + part + np.maximum(part, 0) * self.levels_below[columns] >= reach[rows])
+            rows, columns, total, probs, part = rows[near], columns[near], total[near], probs[near], part[near]
+            if spare and below is self.worth_below[-1]:
+                at = np.flatnonzero(~_are_alone(rows, len(reach)))
+                part[at] = self._parts(self._worth(flat, rows[at], columns[at], probs[at], below), probs[at])
+            else:
+                part = self._parts(self._worth(flat, rows, columns, probs, below), probs)
+        return rows, columns, total, probs, part
+
+    def _worth(
+        self, flat: Floats, rows: Index, columns: NDArray[Any], probs: Floats, below: Windows | None = None
+    ) -> Doubles:
+        """W of pairs of rows and nodes, or the most it may be as far as `below` looks."""
+        assert self.share is not None
+        worth: Doubles = self.share[columns] * probs
+        if self.worth_below:
+            worth += (below or self.worth_below[-1]).sums(flat, rows, columns)
+        return worth
+
+    def _least_saved(
+        self, nodes: Floats, guess: NDArray[Any], own: Doubles | None, first: Doubles | None
+    ) -> Doubles:
         """What the path to a guessed place saves at least, shape (N,); -inf where no node of it may be decided.
 
-        With values each node of the path is worth as much as the place is by itself, `own`, shape (N,).
+        With values each node of the path is worth as much as the place is by itself, `own`, shape (N,). What its
+        node of level 1 saves is `first`, shape (N,), where that is known.
         """
         row = np.arange(len(nodes))
         lineage = self.plan.tree.lineage[guess]
         at = np.maximum(lineage, 0)
         probs = nodes[row[:, None], at]
-        parts = self._tree_parts(probs) if own is None else own[:, None] - self.wrong * (1.0 - probs)
-        parts[:, 0] = top[row, lineage[:, 0]]
-        may = self._may(at, probs) & (lineage >= 0)
+        parts = self._tree_parts(probs) if own is None else self._parts(own[:, None], probs)
+        if first is not None:
+            parts[:, 0] = first
+        may = self.may(at, probs) & (lineage >= 0)
         least: Doubles = np.where(may, np.cumsum(parts, axis=1), -np.inf).max(axis=1, initial=-np.inf)
         return least
 
 
-def _keep_best(found: Index, most: Doubles, rows: Index, columns: NDArray[Any], saved: Doubles) -> None:
+def keep_best(found: Index, most: Doubles, rows: Index, columns: NDArray[Any], saved: Doubles) -> None:
     """Note the pair that saves most for each row, in place; `rows` ascend, and so do `columns` within each row."""
     if not len(rows):
         return
-    begin = np.flatnonzero(np.diff(rows, prepend=-1))
+    begin = _first_of_each(rows)
     best = np.maximum.reduceat(saved, begin)
-    owner = np.repeat(np.arange(len(begin)), np.diff(begin, append=len(rows)))
-    equal = np.flatnonzero(saved == best[owner])
-    first = equal[np.flatnonzero(np.diff(owner[equal], prepend=-1))]
     row = rows[begin]
     better = best > most[row]
     most[row[better]] = best[better]
-    found[row[better]] = columns[first[better]]
+    level = np.full(len(most), np.inf)
+    level[row[better]] = best[better]
+    equal = np.flatnonzero(saved == level[rows])
+    first = equal[_first_of_each(rows[equal])]
+    found[rows[first]] = columns[first]
+
+
+def _are_alone(rows: Index, n: int) -> NDArray[np.bool_]:
+    """Which pairs are the only ones of their row, of N rows."""
+    alone: NDArray[np.bool_] = np.bincount(rows, minlength=n)[rows] == 1
+    return alone
+
+
+def _first_of_each(rows: Index) -> Index:
+    """Where each row begins, of rows that ascend."""
+    new = np.empty(len(rows), np.bool_)
+    new[:1] = True
+    np.not_equal(rows[1:], rows[:-1], out=new[1:])
+    return np.flatnonzero(new)
 
 
 def _differences(of_node: Doubles, parent: Ints) -> Doubles:
