@@ -1,7 +1,7 @@
 """The one picture path: untrusted bytes → RGB picture → float32 for a network.
 
-Training, evaluation and prediction all go `decode` → `fit` or `crop` → `normalise`; `views` does the first two for
-several networks at once. Every function is thread-safe.
+Training, evaluation and prediction all go `decode` → `fit`, `crop` or `box` → `normalise`; `views` does the first
+two for several networks at once. Every function is thread-safe.
 
 Colour profiles (ICC) are ignored: product photos are sRGB or close to it, and a network does not mind.
 TIFF is refused: shops do not serve it, and its decoder has the longest record of holes.
@@ -31,11 +31,12 @@ from PIL import (
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from shelver.errors import ImageError
+from shelver.foreground import product_box
 
 ImageFormat = Literal["JPEG", "PNG", "WEBP", "GIF", "BMP", "AVIF"]
 Colour = tuple[int, int, int]
-View = Literal["fit", "crop"]
-"""The whole picture within margins, or its centre without."""
+View = Literal["fit", "crop", "box"]
+"""The whole picture within margins, its centre without, or the part around the product."""
 
 MAX_BYTES = 20_000_000
 """Encoded size. The heaviest honest product photos have some 10 MB."""
@@ -51,6 +52,9 @@ MAX_PROGRESSIVE_PIXELS = 50_000_000
 
 _MAX_SCANNED_PIXELS = 500_000_000
 """Pixels times scans: a progressive JPEG has about ten scans, a bomb thousands; each passes over all."""
+
+BOX_MARGIN = 0.06
+"""Around the product in the view "box", at each side, in shares of the product's width or height."""
 
 IMAGE_CODES = {
     "image_empty": "there are no bytes",
@@ -151,7 +155,8 @@ def decode(
         target_px: (width, height) of the box that the picture will be fitted into. A JPEG is then decoded at
             1/2, 1/4 or 1/8 of its size while that stays at least twice as large as the box: far faster.
             Without it a JPEG is decoded smaller only where it has more than MAX_PIXELS.
-        view: whether the picture will lie within the box ("fit") or cover it ("crop"), which takes more of it.
+        view: whether the picture will lie within the box ("fit") or cover it ("crop"), which takes more of it, or
+            whether a part of it will ("box"), which is taken to be half as long and wide.
         background: what shows through transparent parts, (R, G, B).
 
     Raises:
@@ -163,7 +168,7 @@ def decode(
 def views(data: bytes, wanted: Sequence[tuple[View, ImageSpec]]) -> list[NDArray[np.uint8]]:
     """Untrusted bytes as several networks look at them; `normalise` makes a network's input of each.
 
-    Each view is what `decode` for it alone, and `fit` or `crop`, would give. The picture is decoded once, a large
+    Each view is what `decode` for it alone, and `look`, would give. The picture is decoded once, a large
     JPEG once more for a view that needs another size of it: no view depends on the others, so that its embedding
     can be cached under its own name.
 
@@ -226,8 +231,10 @@ def _decode(
 
 
 def look(image: Image.Image, view: View, spec: ImageSpec) -> NDArray[np.uint8]:
-    """`fit` or `crop`, by name."""
-    return fit(image, spec) if view == "fit" else crop(image, spec)
+    """`fit`, `crop` or `box`, by name."""
+    if view == "fit":
+        return fit(image, spec)
+    return crop(image, spec) if view == "crop" else box(image, spec)
 
 
 def fit(image: Image.Image, spec: ImageSpec) -> NDArray[np.uint8]:
@@ -278,6 +285,35 @@ def crop(image: Image.Image, spec: ImageSpec) -> NDArray[np.uint8]:
         reducing_gap=3.0,
     )
     return np.array(resized, dtype=np.uint8)
+
+
+def box(image: Image.Image, spec: ImageSpec) -> NDArray[np.uint8]:
+    """The part of the picture around the product, fitted; where the product is not found, the whole picture.
+
+    `product_box` says where the product is. With a margin around it, the part is widened to the target's shape as
+    far as there is picture; only beyond the picture's edges margins are filled with `spec.background`.
+
+    Returns:
+        uint8, shape (H, W, 3), H and W as in `spec`.
+    """
+    if image.mode != "RGB":
+        image = _as_rgb(image, spec.background)
+    found = product_box(image, margin=BOX_MARGIN)
+    if found is None:
+        return fit(image, spec)
+    left, top, right, bottom = found
+    width = max(right - left, round((bottom - top) * spec.width_px / spec.height_px))
+    height = max(bottom - top, round((right - left) * spec.height_px / spec.width_px))
+    left, right = _widened(left, right, width, image.width)
+    top, bottom = _widened(top, bottom, height, image.height)
+    return fit(image.crop((left, top, right, bottom)), spec)
+
+
+def _widened(start: int, end: int, wanted: int, side: int) -> tuple[int, int]:
+    """From `start` to `end` made as long as wanted about its middle, moved or cut to lie within 0 and `side`."""
+    length = min(wanted, side)
+    start = min(max(0, (start + end - length) // 2), side - length)
+    return start, start + length
 
 
 def normalise(fitted: NDArray[np.uint8], spec: ImageSpec) -> NDArray[np.float32]:
@@ -351,8 +387,9 @@ def _shrink(
     width, height = size_px
     shrink = 1.0
     if target_px is not None:
-        side = max(width, height) if view == "fit" else min(width, height)
-        shrink = max(1.0, side / (2 * max(target_px)))
+        side = min(width, height) if view == "crop" else max(width, height)
+        # Of a picture for "box" only a part will be shown; how large it is, is not known before decoding.
+        shrink = max(1.0, side / ((4 if view == "box" else 2) * max(target_px)))
     if width * height / shrink**2 > MAX_PIXELS:
         # draft() rounds towards the larger picture: ask for the next power of two.
         shrink = 2.0 ** math.ceil(math.log2(math.sqrt(width * height / MAX_PIXELS)))

@@ -21,10 +21,12 @@ from shelver.images import (
     ImageFormat,
     ImageSpec,
     View,
+    box,
     content_hash,
     crop,
     decode,
     fit,
+    look,
     normalise,
     pixels,
     sniff,
@@ -337,22 +339,46 @@ def test_views_are_what_each_would_be_alone() -> None:
         ImageSpec(height_px=64, width_px=64),
         ImageSpec(height_px=224, width_px=160, background=(1, 2, 3)),
     )
-    wanted: list[tuple[View, ImageSpec]] = [("fit", small), ("crop", large), ("crop", small), ("fit", large)]
+    wanted: list[tuple[View, ImageSpec]] = [("fit", small), ("crop", large), ("crop", small), ("box", large)]
     for size in ((50, 70), (1_800, 1_200), (2_400, 500)):
         for kind in ("JPEG", "PNG"):
             data = encoded(Image.effect_noise(size, 60).convert("RGB"), kind)
             for found, (view, spec) in zip(views(data, wanted), wanted, strict=True):
                 (alone,) = views(data, [(view, spec)])
                 np.testing.assert_array_equal(found, alone)
-                box = (spec.width_px, spec.height_px)
-                decoded = decode(data, target_px=box, view=view, background=spec.background)
-                np.testing.assert_array_equal(found, fit(decoded, spec) if view == "fit" else crop(decoded, spec))
+                target_px = (spec.width_px, spec.height_px)
+                decoded = decode(data, target_px=target_px, view=view, background=spec.background)
+                np.testing.assert_array_equal(found, look(decoded, view, spec))
 
 
 def test_a_crop_keeps_enough_pixels_of_a_large_jpeg() -> None:
     data = encoded(halves(3_200, 800), "JPEG")
     assert decode(data, target_px=(224, 224)).size == (800, 200)
     assert decode(data, target_px=(224, 224), view="crop").size == (3_200, 800)
+    assert decode(data, target_px=(224, 224), view="box").size == (1_600, 400)
+
+
+def test_a_box_shows_the_product_large_within_the_picture_it_stands_in() -> None:
+    spec = ImageSpec(height_px=64, width_px=64, background=(9, 8, 7))
+    image = Image.new("RGB", (400, 300), (225, 225, 230))
+    ImageDraw.Draw(image).rectangle((250, 100, 329, 179), fill=RED)
+    share = float((np.abs(box(image, spec).astype(int) - RED).sum(axis=2) < 30).mean())
+    whole = float((np.abs(fit(image, spec).astype(int) - RED).sum(axis=2) < 30).mean())
+    assert share > 0.5 > 0.1 > whole
+    # A tall product in a wide picture: what stands beside it is shown, not margins.
+    tall = Image.new("RGB", (400, 300), (225, 225, 230))
+    ImageDraw.Draw(tall).rectangle((20, 30, 69, 269), fill=BLUE)
+    assert not (box(tall, spec) == (9, 8, 7)).all(axis=2).any()
+
+
+def test_a_box_without_a_product_is_the_whole_picture_of_any_size_and_mode() -> None:
+    spec = ImageSpec(height_px=64, width_px=96, background=(0, 255, 0))
+    for size in ((1, 1), (1, 20_000), (31, 33), (400, 300)):
+        image = Image.new("RGB", size, RED)
+        np.testing.assert_array_equal(box(image, spec), fit(image, spec))
+    assert (
+        box(Image.new("RGBA", (50, 40), (0, 0, 0, 0)), spec).tolist() == np.full((64, 96, 3), (0, 255, 0)).tolist()
+    )
 
 
 def test_transparent_parts_show_the_background_of_each_view() -> None:

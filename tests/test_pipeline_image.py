@@ -14,6 +14,7 @@ from PIL import Image, ImageDraw
 
 from shelver.images import ImageSpec, View, pixels
 from shelver.pipeline import COLOUR_ID, COLOUR_WIDTH, Image2Emb, Picture, Prepared, colours, pooled
+from shelver.pipeline.colour import GRID, N_BINS
 from shelver.registry import ImagePart, ImageStage, part_file
 
 SPEC = ImageSpec(height_px=64, width_px=96, mean=(0, 0, 0), scale=(1, 2, 4), background=(9, 8, 7))
@@ -79,7 +80,7 @@ def test_one_part_sees_the_pixels_of_the_one_picture_path(folder: Path) -> None:
 
 
 def test_a_prepared_picture_gives_the_very_floats_of_the_decoded_one(folder: Path) -> None:
-    image2emb = opened(folder, part(0), part(1, view="crop"), COLOUR)
+    image2emb = opened(folder, part(0), part(1, view="crop"), part(2, view="box", width=5), COLOUR)
     data = [photo(seed) for seed in range(3)]
     decoded = image2emb([[Image.open(io.BytesIO(d)) for d in data], []])
     ready = image2emb.embed_prepared([[prepared(image2emb, d) for d in data], []])
@@ -96,7 +97,7 @@ def test_a_prepared_picture_gives_the_very_floats_of_the_decoded_one(folder: Pat
 @pytest.mark.parametrize("size", [(120, 90), (1_400, 500), (700, 2_100)])
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
 def test_the_parts_stand_side_by_side_each_as_if_alone(folder: Path, size: tuple[int, int], kind: str) -> None:
-    parts = (part(0), part(1, SMALL, "crop"), part(2, width=5), COLOUR)
+    parts = (part(0), part(1, SMALL, "crop"), part(2, SMALL, "box", width=5), COLOUR)
     together = opened(folder, *parts)
     assert together.width == 3 + 3 + 5 + COLOUR_WIDTH
     data = [photo(seed, size, kind) for seed in range(2)]
@@ -156,7 +157,8 @@ def shown(
 
 
 def histogram(pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
-    return np.square(colours(pictures)[0, :-17])
+    """Of all the product."""
+    return np.square(colours(pictures)[0, :N_BINS])
 
 
 def likeness(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
@@ -191,6 +193,49 @@ def test_a_picture_that_is_all_product_is_counted_whole() -> None:
     assert histogram(full).sum() == pytest.approx(1)
 
 
+def test_a_white_product_before_white_is_told_by_its_outline() -> None:
+    white = shown((255, 255, 255))
+    image = Image.fromarray(white[0])
+    ImageDraw.Draw(image).rectangle((30, 14, 66, 50), outline=RED, width=3)
+    outlined = histogram(np.asarray(image)[None])
+    bright = colours(np.full((1, 64, 96, 3), 255, np.uint8))[0, :N_BINS] > 0
+    # The outline is a third of its square; without filling, white would be left to what counts of all pixels.
+    assert outlined[bright].sum() > 0.5
+
+
+def test_the_middle_and_the_grid_tell_where_a_colour_is() -> None:
+    image = Image.new("RGB", (64, 64), (255, 255, 255))
+    ImageDraw.Draw(image).rectangle((20, 4, 43, 33), fill=RED)
+    ImageDraw.Draw(image).rectangle((20, 34, 43, 59), fill=BLUE)
+    upright, turned = (
+        colours(np.asarray(one)[None])[0] for one in (image, image.transpose(Image.Transpose.FLIP_TOP_BOTTOM))
+    )
+    start, end = 2 * N_BINS, 2 * N_BINS + 4 * GRID[0] * GRID[1]
+    np.testing.assert_allclose(upright[:N_BINS], turned[:N_BINS], atol=0.02)
+    cells, other = (of[start:end].reshape(*GRID, 4) for of in (upright, turned))
+    np.testing.assert_allclose(cells[::-1], other, atol=0.08)
+    b = cells[:, GRID[1] // 2, 2]
+    assert b[0] > 0.2, "red above"
+    assert b[-1] < -0.5, "blue below"
+    assert (cells[..., 3].max(), cells[0, 0, 3]) == (pytest.approx(1, abs=0.05), pytest.approx(1, abs=0.2))
+
+
+def test_the_middle_of_the_product_has_a_histogram_of_its_own() -> None:
+    image = Image.new("RGB", (64, 64), (255, 255, 255))
+    ImageDraw.Draw(image).rectangle((8, 8, 55, 55), fill=BLUE)
+    ImageDraw.Draw(image).rectangle((24, 24, 39, 39), fill=RED)
+    found = np.square(colours(np.asarray(image)[None])[0])
+    red = colours(np.full((1, 64, 64, 3), RED, np.uint8))[0, :N_BINS] > 0
+    assert found[N_BINS : 2 * N_BINS][red].sum() > 2 * found[:N_BINS][red].sum() > 0
+
+
+def test_pictures_are_told_alike_alone_and_together() -> None:
+    rng = np.random.default_rng(1)
+    many = rng.integers(0, 256, (70, 8, 8, 3)).astype(np.uint8).repeat(8, axis=1).repeat(8, axis=2)
+    together = colours(many)
+    np.testing.assert_allclose(np.concatenate([colours(one[None]) for one in many]), together, atol=1e-5)
+
+
 def test_colour_features_of_any_size_are_finite_and_bounded() -> None:
     rng = np.random.default_rng(0)
     for height, width in ((32, 32), (64, 96), (224, 160), (32, 2_048)):
@@ -218,5 +263,5 @@ def test_lab_is_that_of_the_standard() -> None:
         ((255, 0, 0), (53.2, 80.1, 67.2)),
         ((0, 0, 255), (32.3, 79.2, -107.9)),
     ):
-        found = colours(np.full((1, 32, 32, 3), colour, np.uint8))[0, -17:-14] * 100
+        found = colours(np.full((1, 32, 32, 3), colour, np.uint8))[0, -6:-3] * 100
         np.testing.assert_allclose(found, (lightness, a, b), atol=3)

@@ -12,9 +12,9 @@ import onnxruntime
 from numpy.typing import NDArray
 from PIL.Image import Image
 
-from shelver.errors import ImageError
+from shelver.errors import ImageError, ModelError
 from shelver.images import ImageSpec, View, look, normalise, views
-from shelver.pipeline.colour import colours
+from shelver.pipeline.colour import COLOUR_ID, COLOUR_WIDTH, colours
 from shelver.pipeline.embedding import Embedding
 from shelver.pipeline.session import open_session
 from shelver.registry import ImageStage
@@ -62,7 +62,18 @@ class Image2Emb:
 
     @classmethod
     def open(cls, folder: Path, stage: ImageStage, *, threads: int | None = None) -> Image2Emb:
-        """Open the files of a stage's parts; None takes all available cores for each."""
+        """Open the files of a stage's parts; None takes all available cores for each.
+
+        Raises:
+            ModelError: the model was learned with colour features that are computed otherwise now.
+        """
+        for part in stage.parts:
+            if part.file is None and (part.source, part.width) != (COLOUR_ID, COLOUR_WIDTH):
+                raise ModelError(
+                    f"{folder} was learned with the colour features {part.source}, {part.width} wide",
+                    allowed=f"{COLOUR_ID}, {COLOUR_WIDTH} wide",
+                    remedy="Use the shelver version that wrote the model, or train it again.",
+                )
         return cls(
             stage,
             [open_session(folder / part.file, threads) if part.file is not None else None for part in stage.parts],
