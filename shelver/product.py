@@ -8,7 +8,8 @@ from __future__ import annotations
 import html
 import re
 import unicodedata
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 import ftfy
@@ -69,6 +70,9 @@ class Product:
         split: "train", "validation" or "test".
         source, language: free text slices for reports.
         value: business value of the product, for example its sales; None where unknown.
+        also_node_ids: other categories that are just as right.
+        attributes: labelled values by the attribute's name, in the words of the catalog's vocabulary; an attribute
+            that is not there is not known.
     """
 
     product_id: str
@@ -82,6 +86,8 @@ class Product:
     source: str | None = None
     language: str | None = None
     value: float | None = None
+    also_node_ids: tuple[str, ...] = ()
+    attributes: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         for name in ("product_id", "title", "description", "brand"):
@@ -126,8 +132,8 @@ def text_of(product: Product, spec: TextSpec) -> str | None:
     """
     parts: list[str] = []
     length = 0
-    for field in spec.fields:
-        raw: str | None = getattr(product, field)
+    for name in spec.fields:
+        raw: str | None = getattr(product, name)
         if raw and length < spec.max_chars and (text := clean(raw)):
             parts.append(text)
             length += len(text) + len(SEPARATOR)

@@ -11,12 +11,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from shelver.catalog.attributes import Seen, unknown_labels
 from shelver.catalog.split import PARTS, Part
 from shelver.catalog.store import Catalog, CatalogInfo
 from shelver.metrics import FREQUENCIES, head_torso_tail
 from shelver.product import title_key
 
 _SHOWN = 8
+_SHOWN_ATTRIBUTES = 15
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +44,29 @@ class Balance:
 
 
 @dataclass(frozen=True, slots=True)
+class AttributeSummary:
+    """The labels of one attribute.
+
+    Attributes:
+        name, kind, multi: as in the vocabulary.
+        n_labelled: products with a label. share: of all products.
+        n_values: different values that products have.
+        top: the commonest values and how many products have them.
+        n_unknown: labels that the vocabulary does not have, kept as seen. unknown: the commonest of them.
+    """
+
+    name: str
+    kind: str
+    multi: bool
+    n_labelled: int
+    share: float
+    n_values: int
+    top: tuple[tuple[str, int], ...]
+    n_unknown: int
+    unknown: tuple[tuple[str, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Description:
     """What `shelver describe` shows.
 
@@ -64,6 +89,8 @@ class Description:
         n_narrowed, near_exhaustive: see `n_narrowed` and `exhaustive` of `SplitReport`.
         labels_only_in_test, labels_only_in_validation: nodes there that train lacks.
         products_with_such_a_label: products of validation and test on these nodes.
+        n_with_also: products with more than one right category.
+        attributes: those that some product has, in the order of the vocabulary.
     """
 
     name: str
@@ -97,6 +124,8 @@ class Description:
     labels_only_in_test: int
     labels_only_in_validation: int
     products_with_such_a_label: int
+    n_with_also: int
+    attributes: tuple[AttributeSummary, ...]
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -115,9 +144,11 @@ def describe(catalog: Catalog) -> Description:
     with_value = 0
     sides: dict[bytes, int] = {}  # hash of a text → the parts it stands in, as bits
     with_key = 0
-    columns = ["title", "description", "node_id", "language", "source", "value"]
+    seen = Seen()
+    columns = ["title", "description", "node_id", "language", "source", "value", "attributes"]
     for bit, part in enumerate(PARTS):
         for batch in catalog.tables(part, columns=columns):
+            seen.add(batch)
             labelled = batch.column("node_id").drop_null().to_pylist()
             np.add.at(per_part[part], taxonomy.indices(labelled), 1)
             _count(languages, batch.column("language"))
@@ -148,7 +179,34 @@ def describe(catalog: Catalog) -> Description:
         labels_only_in_test=int(unseen["test"].sum()),
         labels_only_in_validation=int(unseen["validation"].sum()),
         products_with_such_a_label=sum(int(per_part[part][unseen[part]].sum()) for part in PARTS),
+        attributes=_attributes(catalog, seen),
     )
+
+
+def _attributes(catalog: Catalog, seen: Seen) -> tuple[AttributeSummary, ...]:
+    values: dict[str, Counter[str]] = {}
+    for (name, value), n in seen.values.items():
+        values.setdefault(name, Counter())[value] = n
+    unknown = unknown_labels(seen, catalog.vocabulary)
+    return tuple(
+        AttributeSummary(
+            name=attribute.name,
+            kind=attribute.kind,
+            multi=attribute.multi,
+            n_labelled=seen.products[attribute.name],
+            share=round(seen.products[attribute.name] / catalog.info.n_products, 4),
+            n_values=len(values[attribute.name]),
+            top=_top(values[attribute.name]),
+            n_unknown=unknown.get(attribute.name, Counter()).total(),
+            unknown=_top(unknown.get(attribute.name, Counter())),
+        )
+        for attribute in catalog.vocabulary.attributes
+        if attribute.name in values
+    )
+
+
+def _top(counts: Counter[str]) -> tuple[tuple[str, int], ...]:
+    return tuple(sorted(counts.items(), key=lambda entry: (-entry[1], entry[0]))[:_SHOWN])
 
 
 def _facts(info: CatalogInfo) -> dict[str, Any]:
@@ -172,6 +230,7 @@ def _facts(info: CatalogInfo) -> dict[str, Any]:
         "largest_group": info.split.largest_group,
         "n_narrowed": info.split.n_narrowed,
         "near_exhaustive": info.split.exhaustive,
+        "n_with_also": info.n_with_also,
     }
 
 
@@ -237,9 +296,28 @@ def _render(d: Description) -> str:
         f"unseen      {d.labels_only_in_test:,} labels of test and {d.labels_only_in_validation:,} of "
         f"validation are not in train ({d.products_with_such_a_label:,} products)",
     ]
+    if d.n_with_also:
+        lines.append(f"also        {d.n_with_also:,} products have more than one right category")
+    lines += _attribute_lines(d.attributes)
     if d.warnings_by_code:
         lines.append(f"warnings    {_pairs(d.warnings_by_code)}")
     return "\n".join(lines)
+
+
+def _attribute_lines(attributes: tuple[AttributeSummary, ...]) -> list[str]:
+    lines: list[str] = []
+    for attribute in sorted(attributes, key=lambda a: -a.n_labelled)[:_SHOWN_ATTRIBUTES]:
+        shown = ", ".join(f"{value[:40]} {n:,}" for value, n in attribute.top[:5])
+        unknown = f"; {attribute.n_unknown:,} labels are not in the vocabulary" if attribute.n_unknown else ""
+        if attribute.unknown:
+            unknown += f" ({', '.join(f'{value[:40]} {n:,}' for value, n in attribute.unknown[:3])})"
+        lines.append(
+            f"{'' if lines else 'attributes':<12}{attribute.name}: {attribute.share:.1%} of the products, "
+            f"{attribute.n_values:,} values ({shown}{', …' if attribute.n_values > 5 else ''}){unknown}"
+        )
+    if len(attributes) > _SHOWN_ATTRIBUTES:
+        lines.append(f"            and {len(attributes) - _SHOWN_ATTRIBUTES:,} more attributes; --json has all")
+    return lines
 
 
 def near_caveats(n_narrowed: int, *, exhaustive: bool) -> list[str]:

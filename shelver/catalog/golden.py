@@ -9,8 +9,10 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from shelver.catalog.attributes import Seen, unknown_labels
 from shelver.catalog.split import PARTS, Part
 from shelver.catalog.store import (
+    ATTRIBUTES_FILE,
     INFO_FILE,
     QUARANTINE_FILE,
     TAXONOMY_FILE,
@@ -61,7 +63,8 @@ def freeze(catalog: Catalog, split: Part, out: Path | str) -> Catalog:
         )
     catalog.verify()
     unfinished = _fresh(out.with_name(f"{out.name}.partial"))
-    for name in [*(shard.file for shard in shards), TAXONOMY_FILE]:
+    copied = [name for name in info.files if name != QUARANTINE_FILE]
+    for name in [*(shard.file for shard in shards), *copied]:
         shutil.copyfile(catalog.folder / name, unfinished / name)
     (unfinished / QUARANTINE_FILE).write_bytes(b"")
     for name, digest in {**info.files, **{shard.file: shard.sha256 for shard in shards}}.items():
@@ -103,6 +106,9 @@ def _info(catalog: Catalog, split: Part) -> CatalogInfo:
     old = catalog.info
     empty = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"  # SHA-256 of no bytes
     n_products = old.by_split[split]
+    seen = Seen()
+    for batch in catalog.tables(split, columns=["node_id", "attributes"]):
+        seen.add(batch)
     info = old.model_copy(
         update={
             "name": f"{old.name} ({split})",
@@ -113,7 +119,13 @@ def _info(catalog: Catalog, split: Part) -> CatalogInfo:
             "warnings_by_code": {},
             "by_split": {split: n_products},
             "shards": tuple(shard for shard in old.shards if shard.split == split),
-            "files": {TAXONOMY_FILE: old.files[TAXONOMY_FILE], QUARANTINE_FILE: empty},
+            "files": {
+                TAXONOMY_FILE: old.files[TAXONOMY_FILE],
+                QUARANTINE_FILE: empty,
+                **{name: digest for name, digest in old.files.items() if name == ATTRIBUTES_FILE},
+            },
+            "attributes": {name: n for name in old.attributes if (n := seen.products[name])},
+            "unknown_values": {name: n.total() for name, n in unknown_labels(seen, catalog.vocabulary).items()},
             "frozen": True,
             "frozen_from": old.fingerprint,
             **count_products(catalog.tables(split, batch_rows=1024)),

@@ -16,13 +16,15 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from shelver.attributes import Vocabulary
 from shelver.catalog.advice import example_of, hints, is_truncated
+from shelver.catalog.categories import Category
 from shelver.catalog.mapping import Mapping
 from shelver.catalog.progress import Clock, Tick
 from shelver.catalog.publish import publish
 from shelver.catalog.reader import ProductRow
-from shelver.catalog.rows import DEFAULT_LIMITS, BadRow, Code, Limits, bad_row
-from shelver.catalog.source import Source, feed_source, recipe_source
+from shelver.catalog.rows import DEFAULT_LIMITS, BadRow, Code, Limits, RefusedError, Warn, bad_row
+from shelver.catalog.source import Labelling, Source, feed_source, recipe_source
 from shelver.catalog.split import Part, Split, SplitReport
 from shelver.catalog.staging import STAGING, Progress, Staging, read_progress, storable
 from shelver.catalog.store import INFO_FILE, QUARANTINE_FILE, CatalogInfo, read_info
@@ -47,6 +49,8 @@ class IngestReport:
         truncated: the feed breaks off before its end; what came after is not in the catalog.
         columns: part of a product → the feed's column, several joined by " + "; empty for a recipe.
         unused: the feed's columns (JSON lines, XML: of its first rows) that nothing was read from.
+        attributes: labelled products by attribute. unknown_values: labels by attribute that the vocabulary lacks.
+        n_with_also: products with more than one right category.
         example: the first quarantined row in words.
         hints: what looks wrong and what to do, a sentence each; mostly none.
     """
@@ -68,6 +72,9 @@ class IngestReport:
     truncated: bool
     columns: dict[str, str]
     unused: tuple[str, ...]
+    attributes: dict[str, int]
+    unknown_values: dict[str, int]
+    n_with_also: int
     example: str | None
     hints: tuple[str, ...]
 
@@ -82,6 +89,8 @@ def ingest(
     taxonomy: Taxonomy | None = None,
     taxonomy_level: int | None = None,
     split: Split | None = None,
+    vocabulary: Vocabulary | None = None,
+    extract: bool | None = None,
     progress: Callable[[Tick], None] | None = None,
     overwrite: bool = False,
     limits: Limits = DEFAULT_LIMITS,
@@ -99,6 +108,10 @@ def ingest(
         taxonomy_level: cuts `taxonomy` here, as the mapping's `max_level` does; a category below is its ancestor.
         split: shares of the parts, 80/10/10 unless said. A feed's own `split` column wins over it, a recipe's
             does not.
+        vocabulary: the attributes and their values. Labels are brought to its words, and a column that it knows by
+            name or synonym is read without being mapped. Without it, it is that of the labels seen.
+        extract: titles and descriptions are searched for values where neither a column nor a specification says
+            one; None: where a vocabulary is given.
         progress: called some four times a second.
         overwrite: replaces a catalog made from another source or with other options; never a golden set.
         limits: bounds on sizes, for feeds.
@@ -111,9 +124,18 @@ def ingest(
     started = time.monotonic()
     out = Path(out)
     found = (
-        recipe_source(recipe, Path(source), taxonomy, split)
+        recipe_source(recipe, Path(source), taxonomy, split, Labelling.of(vocabulary, extract))
         if recipe is not None
-        else feed_source(Path(source), mapping, image_root, taxonomy, split, limits, taxonomy_level)
+        else feed_source(
+            Path(source),
+            mapping,
+            image_root,
+            taxonomy,
+            split,
+            limits,
+            taxonomy_level,
+            Labelling.of(vocabulary, extract),
+        )
     )
     refuse_file(out)
     resumed = 0
@@ -144,7 +166,7 @@ def _run(out: Path, source: Source, progress: Callable[[Tick], None] | None) -> 
     staged = read_progress(out / STAGING)
     if staged is None or staged.fingerprint != source.fingerprint:
         shutil.rmtree(out / STAGING, ignore_errors=True)
-        staged = Progress(fingerprint=source.fingerprint)
+        staged = Progress(layout=2, fingerprint=source.fingerprint)
     resumed = staged.rows_in
     with Staging(out / STAGING, staged) as staging:
         try:
@@ -178,31 +200,56 @@ def _settle(row: ProductRow | BadRow, source: Source, staging: Staging) -> BadRo
     if isinstance(row, BadRow):
         return row
     product = row.product
-    path: tuple[str, ...] | None = None
-    node_id: str | None = None
+    warnings = dict.fromkeys(row.warnings)
+    places: dict[str, tuple[str, ...] | None] = {}
     if row.category is not None:
-        names = (row.category,) if isinstance(row.category, str) else row.category
-        if source.taxonomy is None and isinstance(row.category, str):
-            node_id = storable(row.category)  # a tree of one level will be made of these
-        elif source.taxonomy is None:
-            path = tuple((storable(name) or "").strip() for name in names)
-            if not all(path) or not path:
-                message = "a category path with an empty level"
-                return _refused(row, Code.bad_category, message, field="category", raw=" > ".join(names))
-            node_id = path_id(path)
-        elif (node_id := source.find_node(names)) is None:
-            text = " > ".join(names)
-            message = f"the taxonomy has neither an id nor one path {text[:120]!r}"
-            return _refused(row, Code.unknown_category, message, field="category", raw=text)
+        for category in (row.category, *row.also):
+            try:
+                node_id, path = _place(category, source)
+                places.setdefault(node_id, path)
+            except RefusedError as refused:
+                if not places:
+                    return _refused(row, refused.code, str(refused), field=refused.field, raw=refused.raw)
+                unknown = refused.code == Code.unknown_category
+                warnings[Warn.also_unknown_category if unknown else Warn.also_bad_category] = None
     if not staging.is_new(storable(product.product_id) or ""):
         message = f"an earlier row has the product_id {product.product_id[:80]!r}"
         return _refused(row, Code.duplicate_id, message, field="product_id", raw=product.product_id)
     key = title_key(product.title or "") or title_key(product.description or "")
-    staging.accept(replace(product, node_id=node_id), path=path, key=storable(key) or "", warnings=row.warnings)
+    first, *also = places or (None,)
+    staging.accept(
+        replace(product, node_id=first, also_node_ids=tuple(filter(None, also))),
+        paths=[path for path in places.values() if path is not None],
+        key=storable(key) or "",
+        warnings=tuple(warnings),
+        specification=row.specification,
+    )
     return None
 
 
-def _refused(row: ProductRow, code: Code, message: str, *, field: str, raw: str) -> BadRow:
+def _place(category: Category, source: Source) -> tuple[str, tuple[str, ...] | None]:
+    """The id of a category's node, and its path where the tree will be made of the rows' paths.
+
+    Raises:
+        RefusedError: the path has an empty level, or the taxonomy does not have it.
+    """
+    names = (category,) if isinstance(category, str) else category
+    text = " > ".join(names)
+    if source.taxonomy is None and isinstance(category, str):
+        return storable(category) or "", None  # a tree of one level will be made of these
+    if source.taxonomy is None:
+        path = tuple((storable(name) or "").strip() for name in names)
+        if not all(path) or not path:
+            raise RefusedError(Code.bad_category, "category", "a category path with an empty level", text)
+        return path_id(path), path
+    node_id = source.find_node(names)
+    if node_id is None:
+        message = f"the taxonomy has neither an id nor one path {text[:120]!r}"
+        raise RefusedError(Code.unknown_category, "category", message, text)
+    return node_id, None
+
+
+def _refused(row: ProductRow, code: Code, message: str, *, field: str, raw: object) -> BadRow:
     return bad_row(row.line, code, message, field=field, raw=raw, product_id=row.product.product_id)
 
 
@@ -272,6 +319,9 @@ def _report(
         truncated=is_truncated(info),
         columns=source.columns,
         unused=source.unused,
+        attributes=info.attributes,
+        unknown_values=info.unknown_values,
+        n_with_also=info.n_with_also,
         example=example_of(out, info),
         hints=hints(out, info, source),
     )

@@ -14,6 +14,9 @@ small TOML file::
     category = "product_category_tree"    # or a list of columns, one a level: ["department", "aisle"]
     image = "image"                       # or a list of columns, one a picture
 
+    [attributes]
+    colour = "color"                      # or a list of columns, whose values are taken together
+
     [constants]
     language = "en"
 """
@@ -24,9 +27,9 @@ import re
 import tomllib
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePath
-from typing import Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 from shelver.catalog.feeds import Format
 from shelver.errors import ConfigError
@@ -42,10 +45,14 @@ Standard = Literal[
     "source",
     "language",
     "value",
+    "specification",
 ]
 STANDARD: tuple[Standard, ...] = get_args(Standard)
-LABELS: tuple[Standard, ...] = ("category", "split", "source", "language", "value")
-"""What learning and judging need beside the product itself; a prediction needs none of it."""
+LABELS: tuple[Standard, ...] = ("category", "split", "source", "language", "value", "specification")
+"""What learning and judging need beside the product itself and its attributes; a prediction needs none of it."""
+
+Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
+"""Of an attribute."""
 
 _PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
 
@@ -98,6 +105,15 @@ _SYNONYMS: dict[Standard, tuple[str, ...]] = {
     "source": (),
     "language": ("g:content_language", "lang"),
     "value": (),
+    "specification": ("specifications", "specs", "product_specification", "product_specifications"),
+}
+# Attributes that Google Merchant feeds have as columns, also with "g:" before them.
+_ATTRIBUTES: dict[str, tuple[str, ...]] = {
+    "color": ("color", "colour"),
+    "gender": ("gender",),
+    "age_group": ("age_group",),
+    "material": ("material",),
+    "pattern": ("pattern",),
 }
 _MORE_IMAGES = ("g:additional_image_link", "additional_image_link")
 
@@ -108,6 +124,9 @@ class Mapping(BaseModel):
     Attributes:
         columns: standard name → column of the feed. Several columns are: for `category` its levels from the top,
             for `image` several pictures, for the others alternatives (the first that is not empty).
+        attributes: name of an attribute → column of the feed, or several, whose values are taken together. A cell
+            that is a list is several values.
+        attribute_separator: between several values of an attribute in one cell.
         constants: standard name → the same text for every row.
         id_from: `column`; `line` takes the line number as id; `hash` takes 16 hex digits of the SHA-256 of
             `id_columns`.
@@ -117,6 +136,8 @@ class Mapping(BaseModel):
         category_separator: between the levels of a path. The default, " > ", also takes other space around
             the ">", or none.
         category_strip: characters cut from both ends of a category cell before it is split.
+        category_alternatives: between several paths in one cell, all of them right; the first is the product's
+            place. With it, a cell that is a list is several paths, one an item.
         max_level: deeper levels are cut, also those of a taxonomy.
         image_folder: where the files of pictures stand; a relative one starts at the mapping's own file, or at
             the feed where there is none. Without it: the feed's folder.
@@ -128,12 +149,15 @@ class Mapping(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     columns: dict[Standard, str | tuple[str, ...]] = Field(default_factory=dict)
+    attributes: dict[Name, str | tuple[str, ...]] = Field(default_factory=dict)
+    attribute_separator: str | None = Field(default=None, min_length=1)
     constants: dict[Standard, str] = Field(default_factory=dict)
     id_from: Literal["column", "line", "hash"] = "column"
     id_columns: tuple[str, ...] = ()
     category_format: Literal["path", "id"] = "path"
     category_separator: str = Field(default=DEFAULT_SEPARATOR, min_length=1)
     category_strip: str = ""
+    category_alternatives: str | None = Field(default=None, min_length=1)
     max_level: int | None = Field(default=None, ge=1)
     image_folder: str | None = None
     image_pattern: str | None = None
@@ -146,11 +170,15 @@ class Mapping(BaseModel):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        for name in ("product_id", "image", "category", "value"):
+        for name in ("product_id", "image", "category", "value", "specification"):
             if name in self.constants:
                 raise ValueError(f"`{name}` cannot be a constant")
         if both := self.columns.keys() & self.constants.keys():
             raise ValueError(f"`{min(both)}` is a column and a constant")
+        seen: dict[str, str] = {}
+        for attribute in self.attributes:
+            if (other := seen.setdefault(_key(attribute), attribute)) != attribute:
+                raise ValueError(f"the attribute `{attribute}` is given twice, also as `{other}`")
         if (self.id_from == "hash") != bool(self.id_columns):
             raise ValueError("`id_columns` belongs to id_from = 'hash', and 'hash' needs it")
         if self.id_from != "column" and "product_id" in self.columns:
@@ -160,6 +188,8 @@ class Mapping(BaseModel):
                 raise ValueError("give a column for `image` or an `image_pattern`, not both")
             if not self.image_placeholders():
                 raise ValueError("`image_pattern` names no column, for example {product_id}")
+        if self.category_alternatives is not None and isinstance(self.columns.get("category"), tuple):
+            raise ValueError("`category_alternatives` belongs to one column for `category`, not to one a level")
         if self.delimiter is not None and self.delimiter in '"\r\n\0':
             raise ValueError("`delimiter` cannot be a quote or a line end")
         return self
@@ -234,13 +264,21 @@ class Mapping(BaseModel):
                 found[name] = (hits[0], hits[1])  # `title` and `g:title`: a merchant feed may use either
             else:
                 found[name] = hits[0]
-        return self.model_copy(update={"columns": found})
+        used = {column for entry in found.values() for column in _tuple(entry)}
+        said = {_key(attribute) for attribute in self.attributes}
+        attributes = dict(self.attributes)
+        for attribute, words in _ATTRIBUTES.items():
+            columns = [by_key[key] for word in words for key in (f"g:{word}", word) if key in by_key]
+            if said.isdisjoint(words) and (left := [column for column in columns if column not in used]):
+                attributes[attribute] = tuple(left) if len(left) > 1 else left[0]
+        return self.model_copy(update={"columns": found, "attributes": attributes})
 
     def without(self, names: Iterable[Standard]) -> Mapping:
-        """This mapping without the columns and constants of some parts."""
+        """This mapping without the columns and constants of some parts, and without attributes."""
         left_out = set(names)
         return self.model_copy(
             update={
+                "attributes": {},
                 "columns": {name: entry for name, entry in self.columns.items() if name not in left_out},
                 "constants": {name: text for name, text in self.constants.items() if name not in left_out},
             }
@@ -248,7 +286,8 @@ class Mapping(BaseModel):
 
     def used_columns(self) -> tuple[str, ...]:
         """Every column of the feed that is read, each once."""
-        names = [name for entry in self.columns.values() for name in _tuple(entry)]
+        entries = (*self.columns.values(), *self.attributes.values())
+        names = [name for entry in entries for name in _tuple(entry)]
         return tuple(dict.fromkeys([*names, *self.id_columns, *self.image_placeholders()]))
 
     def levels(self, cell: str) -> list[str]:
@@ -264,15 +303,20 @@ class Mapping(BaseModel):
         def find(name: str) -> str:
             return f"g:{name}" if name not in have and f"g:{name}" in have else name
 
-        found: dict[Standard, str | tuple[str, ...]] = {
-            name: find(entry) if isinstance(entry, str) else tuple(map(find, entry))
-            for name, entry in self.columns.items()
-        }
+        found, attributes = (
+            {
+                name: find(entry) if isinstance(entry, str) else tuple(map(find, entry))
+                for name, entry in entries.items()
+            }
+            for entries in (self.columns, self.attributes)
+        )
         pattern = self.image_pattern
         if pattern is not None:
             pattern = _PLACEHOLDER.sub(lambda match: f"{{{find(match[1])}}}", pattern)
         ids = tuple(map(find, self.id_columns))
-        return self.model_copy(update={"columns": found, "id_columns": ids, "image_pattern": pattern})
+        return self.model_copy(
+            update={"columns": found, "attributes": attributes, "id_columns": ids, "image_pattern": pattern}
+        )
 
     def image_placeholders(self) -> tuple[str, ...]:
         """The columns that `image_pattern` names."""

@@ -19,17 +19,28 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
+from shelver.catalog.attributes import pairs_of, values_of
+from shelver.catalog.categories import Category, categories_of
 from shelver.catalog.feeds import Feed, Format, open_feed
 from shelver.catalog.mapping import LABELS, STANDARD, Mapping, Standard
 from shelver.catalog.pictures import Pictures
-from shelver.catalog.rows import DEFAULT_LIMITS, BadRow, Cell, Code, Limits, Row, Warn, bad_row, excerpt
+from shelver.catalog.rows import (
+    DEFAULT_LIMITS,
+    BadRow,
+    Cell,
+    Code,
+    Limits,
+    RefusedError,
+    Row,
+    Warn,
+    as_text,
+    bad_row,
+    excerpt,
+)
 from shelver.errors import ConfigError
 from shelver.product import Product
-from shelver.taxonomy import plain_name
 
 MAX_ID_CHARS = 500
-MAX_LEVELS = 32
-MAX_NAME_CHARS = 1_000
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _NO_NUMBER = frozenset(("", "nan", "none", "null", "na", "n/a", "-"))
@@ -51,16 +62,20 @@ class ProductRow:
 
     Attributes:
         line: 1-based line where the record starts (Parquet: row number).
-        product: its `node_id` is None: the category has not been looked up.
-        category: the names from the top (`category_format` path; one name may also be a node id), the node id
-            (`category_format` id), or None where the row has none.
+        product: its `node_id` is None: the category has not been looked up. Its `attributes` are as the feed has
+            them.
+        category: its place; None where the row has none.
         warnings: `Warn` codes, each once.
+        also: categories that are just as right.
+        specification: the pairs of its table of specifications, as they stand.
     """
 
     line: int
     product: Product
-    category: tuple[str, ...] | str | None
+    category: Category | None
     warnings: tuple[str, ...]
+    also: tuple[Category, ...] = ()
+    specification: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,12 +93,6 @@ class ProductFeed:
     columns: tuple[str, ...]
     mapping: Mapping
     rows: Iterator[ProductRow | BadRow]
-
-
-class _RefusedError(Exception):
-    def __init__(self, code: Code, field: str, message: str, raw: object) -> None:
-        super().__init__(message)
-        self.code, self.field, self.raw = code, field, raw
 
 
 def read_products(
@@ -198,6 +207,9 @@ class _Reader:
         self._columns: dict[Standard, tuple[str, ...]] = {
             name: (entry,) if isinstance(entry, str) else entry for name, entry in mapping.columns.items()
         }
+        self._attributes = {
+            name: (entry,) if isinstance(entry, str) else entry for name, entry in mapping.attributes.items()
+        }
         self.pictured = bool(self._columns.get("image") or mapping.image_pattern)
 
     def product(self, row: Row) -> ProductRow | BadRow:
@@ -208,12 +220,12 @@ class _Reader:
             title = self._text("title", values)
             description = self._text("description", values)
             brand = self._text("brand", values)
-            category = self._category(values)
+            categories, all_categories = self._categories(values)
             split = self._split(values)
             value = self._value(values)
             source = self._text("source", values)
             language = self._text("language", values)
-        except _RefusedError as refused:
+        except RefusedError as refused:
             return bad_row(
                 row.line,
                 refused.code,
@@ -234,6 +246,9 @@ class _Reader:
                 message += f" that can be used ({', '.join(warnings)})"
                 return bad_row(row.line, Code(warnings[0]), message, field="image", product_id=product_id)
             return bad_row(row.line, Code.empty_product, message, product_id=product_id)
+        attributes, all_labels = self._labels(values)
+        specified = (pairs_of(values.get(column)) for column in self._columns.get("specification", ()))
+        specification = next((pairs for pairs in specified if pairs), ())
         product = Product(
             product_id,
             title,
@@ -246,12 +261,30 @@ class _Reader:
             source,
             language,
             value,
+            attributes=attributes,
         )
-        return ProductRow(row.line, product, category, warnings)
+        if not all_categories:
+            warnings = (*warnings, Warn.also_bad_category.value)
+        if not all_labels:
+            warnings = (*warnings, Warn.attribute_refused.value)
+        first, *also = categories or (None,)
+        return ProductRow(row.line, product, first, warnings, tuple(filter(None, also)), specification)
+
+    def _labels(self, values: dict[str, Cell]) -> tuple[dict[str, tuple[str, ...]], bool]:
+        """The values by attribute, and whether none was left out."""
+        found: dict[str, tuple[str, ...]] = {}
+        all_whole = True
+        for name, columns in self._attributes.items():
+            cells = (values.get(column) for column in columns)
+            labels, whole = values_of(cells, separator=self.mapping.attribute_separator)
+            all_whole &= whole
+            if labels:
+                found[name] = labels
+        return found, all_whole
 
     def _text(self, name: Standard, values: dict[str, Cell]) -> str | None:
         for column in self._columns.get(name, ()):
-            text = _as_text(values.get(column), column)
+            text = as_text(values.get(column), column)
             if text is not None:
                 return text
         return self.mapping.constants.get(name)
@@ -260,49 +293,24 @@ class _Reader:
         if self.mapping.id_from == "line":
             return str(row.line)
         if self.mapping.id_from == "hash":
-            parts = [_as_text(row.values.get(c), c) or "" for c in self.mapping.id_columns]
+            parts = [as_text(row.values.get(c), c) or "" for c in self.mapping.id_columns]
             if not any(parts):
                 columns = ", ".join(self.mapping.id_columns)
-                raise _RefusedError(Code.missing_id, "product_id", f"nothing to make an id of in {columns}", "")
+                raise RefusedError(Code.missing_id, "product_id", f"nothing to make an id of in {columns}", "")
             return hashlib.sha256("\x1f".join(parts).encode()).hexdigest()[:16]
         product_id = (self._text("product_id", row.values) or "").strip()
         if not product_id:
-            raise _RefusedError(Code.missing_id, "product_id", "the row has no product_id", "")
+            raise RefusedError(Code.missing_id, "product_id", "the row has no product_id", "")
         if len(product_id) > MAX_ID_CHARS or _CONTROL.search(product_id):
             message = f"a product_id has at most {MAX_ID_CHARS} characters and no control characters"
-            raise _RefusedError(Code.bad_id, "product_id", message, product_id)
+            raise RefusedError(Code.bad_id, "product_id", message, product_id)
         return product_id
 
-    def _category(self, values: dict[str, Cell]) -> tuple[str, ...] | str | None:
+    def _categories(self, values: dict[str, Cell]) -> tuple[list[Category], bool]:
         columns = self._columns.get("category", ())
         if not columns:
-            return None
-        mapping = self.mapping
-        cell = values.get(columns[0])
-        if len(columns) == 1 and isinstance(cell, list):
-            names = [_as_text(name, columns[0]) or "" for name in cell]
-        else:
-            cells = [_as_text(values.get(column), column) or "" for column in columns]
-            if mapping.category_strip:
-                cells = [cell.strip().strip(mapping.category_strip) for cell in cells]
-            names = cells if len(columns) > 1 or mapping.category_format == "id" else mapping.levels(cells[0])
-        names = [plain_name(name) for name in names]
-        while names and not names[-1]:
-            names.pop()
-        if not names:
-            return None
-        if mapping.category_format == "id":
-            if len(names[-1]) > MAX_NAME_CHARS:
-                message = f"a node id has at most {MAX_NAME_CHARS:,} characters"
-                raise _RefusedError(Code.bad_category, "category", message, names[-1])
-            return names[-1]
-        if not all(names) or len(names) > MAX_LEVELS or max(map(len, names)) > MAX_NAME_CHARS:
-            message = (
-                f"a category path has no empty level in its middle, at most {MAX_LEVELS} levels and "
-                f"{MAX_NAME_CHARS:,} characters a name"
-            )
-            raise _RefusedError(Code.bad_category, "category", message, " > ".join(names))
-        return tuple(names[: mapping.max_level])
+            return [], True
+        return categories_of([values.get(column) for column in columns], columns, self.mapping)
 
     def _split(self, values: dict[str, Cell]) -> str | None:
         text = self._text("split", values)
@@ -311,7 +319,7 @@ class _Reader:
         split = _SPLITS.get(text.strip().lower())
         if split is None:
             message = f"split {text[:40]!r} is not train, validation or test"
-            raise _RefusedError(Code.bad_split, "split", message, text)
+            raise RefusedError(Code.bad_split, "split", message, text)
         return split
 
     def _value(self, values: dict[str, Cell]) -> float | None:
@@ -323,7 +331,7 @@ class _Reader:
         except ValueError:
             value = math.nan
         if not (math.isfinite(value) and value >= 0):
-            raise _RefusedError(Code.bad_value, "value", f"{text[:40]!r} is not a number of at least 0", text)
+            raise RefusedError(Code.bad_value, "value", f"{text[:40]!r} is not a number of at least 0", text)
         return value
 
     def pictures(self, values: dict[str, Cell], *, read: bool = True) -> Pictures:
@@ -352,18 +360,3 @@ class _Reader:
             else:
                 found.add(cell)
         return found
-
-
-def _as_text(cell: Cell, column: str) -> str | None:
-    """The text of a cell, as it stands; None where it is empty."""
-    if isinstance(cell, str):
-        return cell if cell and not cell.isspace() else None
-    if cell is None:
-        return None
-    if isinstance(cell, bytes):
-        try:
-            return cell.decode("utf-8") or None
-        except UnicodeDecodeError:
-            raise _RefusedError(Code.wrong_type, column, "bytes where a text belongs", cell) from None
-    kind = "a list" if isinstance(cell, list) else "an object"
-    raise _RefusedError(Code.wrong_type, column, f"{kind} where a text belongs", cell)

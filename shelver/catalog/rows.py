@@ -76,11 +76,16 @@ MEANINGS: dict[Code, str] = {
 
 
 class Warn(StrEnum):
-    """What was left out of a product that was accepted; each is also the `Code` of a row with nothing else."""
+    """What was left out of an accepted product; an image's is also the `Code` of a row with nothing else."""
 
     image_missing = "image_missing"  # the picture's file is not there or is empty
     image_too_many_bytes = "image_too_many_bytes"  # over `Limits.image_bytes`
     image_refused = "image_refused"  # a path that leaves the picture folder, a data: address, too many pictures
+    also_bad_category = "also_bad_category"  # another right category that is no path
+    also_unknown_category = "also_unknown_category"  # another right category that the taxonomy does not have
+    attribute_refused = "attribute_refused"  # an object, or a value over the limits
+    attribute_unknown = "attribute_unknown"  # a value that the vocabulary does not have, kept as seen
+    specification_rare = "specification_rare"  # a pair whose key too few products have
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +174,29 @@ def bad_row(
 ) -> BadRow:
     """A `BadRow` with a short, printable excerpt of `raw`."""
     return BadRow(line, field, code.value, message, excerpt(raw), product_id)
+
+
+class RefusedError(Exception):
+    """A part of a row that cannot be used, where the row is of no use without it."""
+
+    def __init__(self, code: Code, field: str, message: str, raw: object) -> None:
+        super().__init__(message)
+        self.code, self.field, self.raw = code, field, raw
+
+
+def as_text(cell: Cell, column: str) -> str | None:
+    """The text of a cell, as it stands; None where it is empty; raises RefusedError for a list or an object."""
+    if isinstance(cell, str):
+        return cell if cell and not cell.isspace() else None
+    if cell is None:
+        return None
+    if isinstance(cell, bytes):
+        try:
+            return cell.decode("utf-8") or None
+        except UnicodeDecodeError:
+            raise RefusedError(Code.wrong_type, column, "bytes where a text belongs", cell) from None
+    kind = "a list" if isinstance(cell, list) else "an object"
+    raise RefusedError(Code.wrong_type, column, f"{kind} where a text belongs", cell)
 
 
 def excerpt(raw: object) -> str:

@@ -6,13 +6,14 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from shelver.attributes import Normaliser, Vocabulary
 from shelver.catalog.mapping import Mapping
 from shelver.catalog.reader import ProductFeed, ProductRow, missing_picture, open_products, picture_files
 from shelver.catalog.rows import BadRow, Limits
@@ -22,6 +23,33 @@ from shelver.taxonomy import Taxonomy
 
 if TYPE_CHECKING:
     from shelver.datasets.recipes import Recipe
+
+
+@dataclass(frozen=True, slots=True)
+class Labelling:
+    """How labels of attributes are settled.
+
+    Attributes:
+        vocabulary: the given one.
+        extract: titles and descriptions are searched for values.
+        options: what of it counts for the fingerprint.
+    """
+
+    vocabulary: Vocabulary | None = None
+    extract: bool = False
+    options: dict[str, object] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, vocabulary: Vocabulary | None, extract: bool | None) -> Labelling:
+        """As `ingest` takes them: titles are searched where a vocabulary is given, unless said otherwise."""
+        wanted = vocabulary is not None if extract is None else extract
+        options: dict[str, object] = {"extract": True} if wanted else {}
+        if vocabulary is not None:
+            options["vocabulary"] = hashlib.sha256(vocabulary.model_dump_json().encode()).hexdigest()
+        return cls(vocabulary, wanted, options)
+
+
+PLAIN = Labelling()
 
 
 def _no_picture() -> tuple[str, str] | None:
@@ -42,6 +70,8 @@ class Source:
         fingerprint: SHA-256 over content and options.
         n_rows: an estimate of the rows, or None.
         feed: the opened feed; None for a recipe.
+        attributes: their names, in the order of the mapping or the recipe.
+        labelling: how their labels are settled.
         missing_picture: finds the first picture that the feed names and that is not there: its folder and name.
     """
 
@@ -54,12 +84,19 @@ class Source:
     n_rows: int | None
     level: int | None = None
     feed: ProductFeed | None = None
+    attributes: tuple[str, ...] = ()
+    labelling: Labelling = PLAIN
     missing_picture: Callable[[], tuple[str, str] | None] = _no_picture
 
     @property
     def columns(self) -> dict[str, str]:
-        """Part of a product → the feed's column, several joined by " + "; empty for a recipe."""
-        entries = self.feed.mapping.columns if self.feed is not None else {}
+        """Part of a product → the feed's column, several joined by " + "; empty for a recipe.
+
+        An attribute stands as `attributes.NAME`.
+        """
+        mapping = self.feed.mapping if self.feed is not None else Mapping()
+        entries: dict[str, str | tuple[str, ...]] = dict(mapping.columns.items())
+        entries |= {f"attributes.{name}": entry for name, entry in mapping.attributes.items()}
         return {name: entry if isinstance(entry, str) else " + ".join(entry) for name, entry in entries.items()}
 
     @property
@@ -103,11 +140,21 @@ def feed_source(
     split: Split | None,
     limits: Limits,
     level: int | None,
+    labelling: Labelling = PLAIN,
 ) -> Source:
     """A feed; raises what opening it raises."""
     # Opening it first gives the reader's errors before anything is hashed or written.
     feed = open_products(path, mapping=mapping, image_root=image_root, limits=limits)
-    options = mapping.model_dump(mode="json", exclude={"image_folder"}) if mapping is not None else None
+    if found := _columns_of(feed, labelling.vocabulary):
+        given = mapping or Mapping()
+        mapping = given.model_copy(update={"attributes": {**given.attributes, **found}})
+        feed = open_products(path, mapping=mapping, image_root=image_root, limits=limits)
+    options = None
+    if mapping is not None:
+        # What came later counts only where it is used: the catalogs of before are still up to date.
+        names = ("attributes", "attribute_separator", "category_alternatives")
+        later = {name for name in names if not getattr(mapping, name)}
+        options = mapping.model_dump(mode="json", exclude={"image_folder", *later})
     levels = [wish for wish in (level, feed.mapping.max_level) if wish is not None]
     cut = min(levels) if levels and taxonomy is not None else None
     pictures: Iterable[tuple[str, int]] = ()
@@ -122,6 +169,9 @@ def feed_source(
             "taxonomy": taxonomy.version if taxonomy else None,
             "level": cut,
             "split": str(split),
+            **({"attributes": feed.mapping.attributes} if feed.mapping.attributes else {}),
+            **{name: entry for name, entry in feed.mapping.columns.items() if name == "specification"},
+            **labelling.options,
         },
     )
     return Source(
@@ -134,8 +184,25 @@ def feed_source(
         n_rows,
         cut,
         feed,
+        tuple(feed.mapping.attributes),
+        labelling,
         lambda: missing_picture(path, mapping=mapping, image_root=image_root, limits=limits),
     )
+
+
+def _columns_of(feed: ProductFeed, vocabulary: Vocabulary | None) -> dict[str, str]:
+    """The columns that nothing is read from and that a vocabulary knows by name: attribute → column."""
+    if vocabulary is None:
+        return {}
+    normaliser = Normaliser(vocabulary)
+    used = set(feed.mapping.used_columns())
+    taken = {known.name for name in feed.mapping.attributes if (known := normaliser.find(name)) is not None}
+    found: dict[str, str] = {}
+    for column in feed.columns:
+        attribute = normaliser.find(column.removeprefix("g:"))
+        if column not in used and attribute is not None and attribute.name not in taken:
+            found.setdefault(attribute.name, column)
+    return found
 
 
 def _has_only_bytes(path: Path, feed: ProductFeed) -> bool:
@@ -156,14 +223,23 @@ def _has_only_bytes(path: Path, feed: ProductFeed) -> bool:
     return True
 
 
-def recipe_source(recipe: Recipe, source: Path, taxonomy: Taxonomy | None, split: Split | None) -> Source:
+def recipe_source(
+    recipe: Recipe, source: Path, taxonomy: Taxonomy | None, split: Split | None, labelling: Labelling = PLAIN
+) -> Source:
     """A public set by its recipe; raises FeedError where its files are missing."""
     files = recipe.files(source)
     tree = taxonomy if taxonomy is not None else recipe.taxonomy(source)
     fingerprint, n_rows = _fingerprint(
         files,
         pictures=_files_below(recipe.pictures(source)),
-        options={"recipe": recipe.name, "taxonomy": tree.version if tree else None, "split": str(split)},
+        options={
+            "recipe": recipe.name,
+            "taxonomy": tree.version if tree else None,
+            "split": str(split),
+            **({"attributes": recipe.attributes} if recipe.attributes else {}),
+            **({"version": recipe.version} if recipe.version > 1 else {}),
+            **labelling.options,
+        },
     )
     return Source(
         recipe.name,
@@ -173,6 +249,8 @@ def recipe_source(recipe: Recipe, source: Path, taxonomy: Taxonomy | None, split
         split is None,
         fingerprint,
         n_rows,
+        attributes=recipe.attributes,
+        labelling=labelling,
     )
 
 

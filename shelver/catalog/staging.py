@@ -13,15 +13,16 @@ import os
 from array import array
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict
 
+from shelver.catalog.attributes import LABELS
 from shelver.catalog.rows import BadRow
 from shelver.catalog.store import (
     QUARANTINE_FILE,
@@ -38,9 +39,17 @@ from shelver.product import Product
 STAGING = "staging"
 PROGRESS_FILE = "progress.json"
 
-# Beside the product: its path in the feed's own tree, and what may tie it to others in the split.
+# Beside the product: its paths in the feed's own tree, what may tie it to others in the split, and its table of
+# specifications. Its attributes are still as the feed has them.
 STAGED = pa.schema(
-    [*SCHEMA, ("path", pa.list_(pa.string())), ("key", pa.string()), ("pictures", pa.list_(pa.binary()))]
+    [
+        *SCHEMA,
+        ("path", pa.list_(pa.string())),
+        ("also_paths", pa.list_(pa.list_(pa.string()))),
+        ("key", pa.string()),
+        ("pictures", pa.list_(pa.binary())),
+        ("specified", LABELS),
+    ]
 )
 
 
@@ -48,6 +57,7 @@ class Progress(BaseModel):
     """How far an ingest came; the content of `progress.json`.
 
     Attributes:
+        layout: of the shards; work of another layout is begun again.
         fingerprint: of the source and the options.
         rows_in: rows read and settled.
         n_shards, n_accepted: what the staging shards hold.
@@ -58,6 +68,7 @@ class Progress(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
+    layout: Literal[2]
     fingerprint: str
     rows_in: int = 0
     n_shards: int = 0
@@ -114,9 +125,26 @@ class Staging:
         return self._seen.add(product_id)
 
     def accept(
-        self, product: Product, *, path: tuple[str, ...] | None, key: str, warnings: tuple[str, ...]
+        self,
+        product: Product,
+        *,
+        paths: Sequence[tuple[str, ...]],
+        key: str,
+        warnings: tuple[str, ...],
+        specification: Iterable[tuple[str, str]] = (),
     ) -> None:
-        """Takes a product, whose `node_id` is final."""
+        """Takes a product, whose `node_id` and `also_node_ids` are final.
+
+        Args:
+            product: its `attributes` are as the feed has them.
+            paths: of these nodes, where the tree will be made of the feed's paths.
+            key: ties it to products with an equal or nearly equal one.
+            warnings: what was left out.
+            specification: pairs of its table of specifications.
+        """
+        specified: dict[str, list[str]] = {}
+        for name, value in specification:
+            specified.setdefault(storable(name) or "", []).append(storable(value) or "")
         self._rows.append(
             {
                 "product_id": storable(product.product_id),
@@ -130,9 +158,16 @@ class Staging:
                 "source": storable(product.source),
                 "language": storable(product.language),
                 "value": product.value,
-                "path": None if path is None else list(path),
+                "also_node_ids": list(product.also_node_ids),
+                "attributes": {
+                    storable(name): [storable(value) for value in values]
+                    for name, values in product.attributes.items()
+                },
+                "path": list(paths[0]) if paths else None,
+                "also_paths": [list(path) for path in paths[1:]],
                 "key": key,
                 "pictures": [content_hash(image) for image in product.images],
+                "specified": specified,
             }
         )
         self._n_bytes += sum(map(len, product.images)) + len(product.title or "")
@@ -168,6 +203,7 @@ class Staging:
         self._quarantine.flush()
         os.fsync(self._quarantine.fileno())
         self.progress = Progress(
+            layout=done.layout,
             fingerprint=done.fingerprint,
             rows_in=done.rows_in + self._n_new,
             n_shards=done.n_shards + bool(self._rows),

@@ -4,6 +4,7 @@
 
     catalog.json                    what is here, with the SHA-256 of every other file
     taxonomy.json                   the tree; `node_id` in the shards is one of its ids
+    attributes.json                 the attributes and their values; only where some product has any
     train-00000.parquet, ...        products, by split, in the order of the feed
     quarantine.jsonl                the rows that could not be used, one a line
 
@@ -27,6 +28,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from shelver.attributes import EMPTY, Vocabulary
+from shelver.catalog.attributes import LABELS
 from shelver.catalog.split import PARTS, Part, SplitReport
 from shelver.errors import CatalogError
 from shelver.folders import sha256_of
@@ -40,6 +43,7 @@ SHARD_BYTES = 32 * 1024 * 1024
 
 INFO_FILE = "catalog.json"
 TAXONOMY_FILE = "taxonomy.json"
+ATTRIBUTES_FILE = "attributes.json"
 QUARANTINE_FILE = "quarantine.jsonl"
 
 SCHEMA = pa.schema(
@@ -55,8 +59,13 @@ SCHEMA = pa.schema(
         ("source", pa.string()),
         ("language", pa.string()),
         ("value", pa.float64()),
+        ("also_node_ids", pa.list_(pa.string())),
+        ("attributes", LABELS),
     ]
 )
+
+# Of what came later; left out where empty, so that a catalog without them has the bytes it always had.
+_LATER = ("attributes", "unknown_values", "n_with_also")
 
 
 class Shard(BaseModel):
@@ -89,6 +98,10 @@ class CatalogInfo(BaseModel):
         split: how the products were split.
         shards: in the order in which `Catalog.products` reads them.
         files: SHA-256 of the other files.
+        attributes: labelled products by attribute, in the order of `attributes.json`.
+        unknown_values: by attribute, how many labels (a product's value) a given vocabulary does not have; they
+            are kept as seen.
+        n_with_also: products with more than one right category.
         frozen: a golden set, refused where a byte of it changed.
         frozen_from: the fingerprint of the catalog it was copied from.
         seal: SHA-256 of this file with an empty seal; "" unless frozen.
@@ -118,13 +131,18 @@ class CatalogInfo(BaseModel):
     split: SplitReport
     shards: tuple[Shard, ...]
     files: dict[str, str]
+    attributes: dict[str, int] = {}
+    unknown_values: dict[str, int] = {}
+    n_with_also: int = 0
     frozen: bool = False
     frozen_from: str | None = None
     seal: str = ""
 
     def to_bytes(self) -> bytes:
         """The bytes of `catalog.json`; equal catalogs have equal bytes."""
-        return (json.dumps(self.model_dump(mode="json"), ensure_ascii=False, indent=1) + "\n").encode()
+        empty = {name for name in _LATER if not getattr(self, name)}
+        content = self.model_dump(mode="json", exclude=empty)
+        return (json.dumps(content, ensure_ascii=False, indent=1) + "\n").encode()
 
 
 class Catalog:
@@ -189,6 +207,21 @@ class Catalog:
             raise _damaged(self.folder, f"{TAXONOMY_FILE} holds another tree", self.info.frozen)
         return taxonomy
 
+    @cached_property
+    def vocabulary(self) -> Vocabulary:
+        """The attributes and their values; empty where the catalog has none.
+
+        Raises:
+            CatalogError: the file is missing, or is not the one that the catalog was made with.
+        """
+        expected = self.info.files.get(ATTRIBUTES_FILE)
+        if expected is None:
+            return EMPTY
+        path = self.folder / ATTRIBUTES_FILE
+        if not path.is_file() or sha256_of(path) != expected:
+            raise _damaged(self.folder, f"{ATTRIBUTES_FILE} was changed", self.info.frozen)
+        return Vocabulary.load(path)
+
     def products(
         self, split: Part | None = None, *, images: bool = True, batch_rows: int = 1024
     ) -> Iterator[list[Product]]:
@@ -209,13 +242,17 @@ class Catalog:
     def tables(
         self, split: Part | None = None, *, columns: Sequence[str] | None = None, batch_rows: int = 8192
     ) -> Iterator[pa.RecordBatch]:
-        """The columns of `SCHEMA` as Arrow batches; arguments and order as `products`."""
+        """The columns of `SCHEMA` as Arrow batches; arguments and order as `products`.
+
+        A column that an older catalog lacks is empty.
+        """
         if split is not None and split not in PARTS:
             raise CatalogError(f"split {split!r}", allowed=", ".join(PARTS), remedy="Name one of these.")
         for shard in self.info.shards:
             if split is None or shard.split == split:
                 with pq.ParquetFile(self.folder / shard.file) as file:
-                    yield from file.iter_batches(batch_size=batch_rows, columns=columns)
+                    for batch in file.iter_batches(batch_size=batch_rows, columns=columns):
+                        yield _completed(batch, columns or SCHEMA.names)
 
 
 def read_info(folder: Path) -> CatalogInfo:
@@ -255,9 +292,19 @@ def _damaged(folder: Path, what: str, frozen: bool) -> CatalogError:
     )
 
 
+def _completed(batch: pa.RecordBatch, columns: Sequence[str]) -> pa.RecordBatch:
+    have = batch.schema.names
+    for name in columns:
+        if name not in have and name in SCHEMA.names:
+            batch = batch.append_column(name, pa.nulls(batch.num_rows, SCHEMA.field(name).type))
+    return batch
+
+
 def _product(row: dict[str, Any]) -> Product:
     row["images"] = tuple(row.get("images") or ())
     row["image_urls"] = tuple(row["image_urls"] or ())
+    row["also_node_ids"] = tuple(row["also_node_ids"] or ())
+    row["attributes"] = {name: tuple(values or ()) for name, values in row["attributes"] or ()}
     return Product(**row)
 
 
@@ -363,7 +410,9 @@ def taxonomy_facts(taxonomy: Taxonomy) -> Mapping[str, Any]:
 
 def count_products(tables: Iterable[pa.RecordBatch | pa.Table]) -> Counter[str]:
     """The counts of `CatalogInfo` (`n_labelled`, `n_with_text`, ...) over rows in `SCHEMA`."""
-    counts = Counter(n_labelled=0, n_with_text=0, n_with_images=0, n_with_both=0, n_with_urls_only=0)
+    counts = Counter(
+        n_labelled=0, n_with_text=0, n_with_images=0, n_with_both=0, n_with_urls_only=0, n_with_also=0
+    )
     for rows in tables:
         table = pa.Table.from_batches([rows]) if isinstance(rows, pa.RecordBatch) else rows
         n_images = pc.fill_null(pc.list_value_length(table["images"]), 0).to_numpy()
@@ -372,6 +421,8 @@ def count_products(tables: Iterable[pa.RecordBatch | pa.Table]) -> Counter[str]:
         for name in ("title", "description", "brand"):
             has_text |= pc.fill_null(pc.greater(pc.utf8_length(table[name]), 0), False).to_numpy()
         counts["n_labelled"] += table.num_rows - table["node_id"].null_count
+        n_also = pc.fill_null(pc.list_value_length(table["also_node_ids"]), 0).to_numpy()
+        counts["n_with_also"] += int((n_also > 0).sum())
         counts["n_with_text"] += int(has_text.sum())
         counts["n_with_images"] += int((n_images > 0).sum())
         counts["n_with_both"] += int((has_text & (n_images > 0)).sum())

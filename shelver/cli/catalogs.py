@@ -59,6 +59,26 @@ def ingest(
     mapping: MappingFile = None,
     column: Columns = None,
     images: Annotated[Path | None, typer.Option(help="Folder of the pictures that the feed names.")] = None,
+    attributes: Annotated[
+        Path | None,
+        typer.Option(
+            help="Vocabulary of attributes: Shopify's folder, an attributes.json or a CSV. Labels are brought to "
+            "its words; columns that it knows are read.",
+        ),
+    ] = None,
+    attribute: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=COLUMN", help="A column of attribute labels, for example colour=color_name."),
+    ] = None,
+    extract: Annotated[
+        bool,
+        typer.Option(
+            "--extract",
+            help="Look for values in titles and descriptions too, where neither a column nor a specification says "
+            "one. Done with --attributes.",
+        ),
+    ] = False,
+    no_extract: Annotated[bool, typer.Option("--no-extract", help="Do not, with --attributes either.")] = False,
     split: Annotated[
         str | None, typer.Option(help="Train/validation/test in percent. Without it: the feed's own, or 80/10/10.")
     ] = None,
@@ -66,6 +86,7 @@ def ingest(
     as_json: AsJson = False,
 ) -> None:
     """Read a feed, or a public set by its recipe, into a catalog."""
+    from shelver.attributes import read_vocabulary
     from shelver.catalog.ingest import ingest as run_ingest
     from shelver.catalog.split import Split
     from shelver.datasets.recipes import RECIPES
@@ -86,38 +107,42 @@ def ingest(
             remedy="Name one of these ways.",
         )
     tree_flags = (taxonomy_format, taxonomy_separator, taxonomy_names, taxonomy_level)
-    if recipe is not None and (mapping or column or images or taxonomy or any(tree_flags)):
+    if recipe is not None and (mapping or column or attribute or images or taxonomy or any(tree_flags)):
         raise ConfigError(
-            f"recipe {recipe.name} with --mapping, --column, --images or --taxonomy",
+            f"recipe {recipe.name} with --mapping, --column, --attribute, --images or --taxonomy",
             allowed="a recipe alone: it knows its files' columns, pictures and tree",
             remedy="Leave the flags out, or ingest the file as a feed.",
         )
+    if extract and no_extract:
+        raise ConfigError("--extract with --no-extract", allowed="one of them", remedy="Leave one out.")
     with say.interruptible("Run the same command again: it goes on where it stopped."):
         report = run_ingest(
             source[-1],
             out,
             recipe=recipe,
-            mapping=read_mapping(mapping, column or []),
+            mapping=read_mapping(mapping, column or [], attribute or []),
             image_root=images,
             taxonomy=read_tree(
                 taxonomy, taxonomy_format, taxonomy_separator, taxonomy_names, level=taxonomy_level
             ),
             taxonomy_level=taxonomy_level,
             split=Split.parse(split) if split else None,
+            vocabulary=read_vocabulary(attributes) if attributes is not None else None,
+            extract=None if extract == no_extract else extract,
             progress=_ticker(),
             overwrite=overwrite,
         )
     say.result(_record(report), ingest_text(report), as_json=as_json)
 
 
-def read_mapping(file: Path | None, columns: list[str]) -> Mapping | None:
-    """The mapping of `--mapping` and `--column`; None where neither was given."""
+def read_mapping(file: Path | None, columns: list[str], attributes: list[str] | None = None) -> Mapping | None:
+    """The mapping of `--mapping`, `--column` and `--attribute`; None where none was given."""
     from typing import get_args
 
     from shelver.catalog.mapping import Mapping, Standard
     from shelver.errors import ConfigError
 
-    if file is None and not columns:
+    if file is None and not columns and not attributes:
         return None
     start = Mapping.load(file) if file is not None else Mapping()
     flags: dict[str, str] = {}
@@ -130,8 +155,23 @@ def read_mapping(file: Path | None, columns: list[str]) -> Mapping | None:
                 remedy="For example --column title=product_name.",
             )
         flags[name] = column
-    entries: dict[str, Any] = {**start.model_dump(), "columns": {**start.columns, **flags}}
-    return Mapping.of(entries, where=f"--column with mapping {file.name}" if file is not None else "--column")
+    labels: dict[str, str] = {}
+    for pair in attributes or []:
+        name, _, column = (part.strip() for part in pair.partition("="))
+        if not name or not column or name in labels:
+            raise ConfigError(
+                f"--attribute {pair}" + (f": {name} is given twice" if name in labels else ""),
+                allowed="NAME=COLUMN, each NAME once",
+                remedy="For example --attribute colour=color_name; several columns of one need a mapping.",
+            )
+        labels[name] = column
+    entries: dict[str, Any] = {
+        **start.model_dump(),
+        "columns": {**start.columns, **flags},
+        "attributes": {**start.attributes, **labels},
+    }
+    flag = "--attribute" if labels and not flags else "--column"
+    return Mapping.of(entries, where=f"{flag} with mapping {file.name}" if file is not None else flag)
 
 
 def read_tree(
@@ -217,7 +257,15 @@ def ingest_text(report: IngestReport) -> str:
     lines += [f"  quarantined, {code}: {n:,}" for code, n in sorted(report.by_code.items())]
     if report.example is not None:
         lines.append(f"  for example {report.example}; all of them: {report.folder / QUARANTINE_FILE}")
-    lines += [f"  accepted without its picture, {code}: {n:,}" for code, n in sorted(report.warnings.items())]
+    for code, n in sorted(report.warnings.items()):
+        kind = "accepted without its picture" if code.startswith("image_") else "accepted, with a warning"
+        lines.append(f"  {kind}, {code}: {n:,}")
+    if report.attributes:
+        shown = [f"{name} {n:,}" for name, n in list(report.attributes.items())[:12]]
+        more = f", and {len(report.attributes) - 12:,} more" if len(report.attributes) > 12 else ""
+        lines.append(f"  attributes, products with a label: {', '.join(shown)}{more}")
+    if report.n_with_also:
+        lines.append(f"  {report.n_with_also:,} products have several right categories")
     parts = ", ".join(f"{part} {n:,}" for part, n in report.by_split.items())
     lines.append(
         f"{parts}; {report.n_leaves:,} leaves among {report.n_nodes:,} nodes in {report.n_levels} "

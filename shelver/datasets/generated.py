@@ -22,6 +22,9 @@ P_WRONG_PICTURE = 0.02
 P_NO_TEXT = 0.05
 P_WRONG_LABEL = 0.02
 
+ATTRIBUTES = ("color", "material", "pattern")
+"""Columns of the feed that are true labels, empty where nothing of the listing tells."""
+
 FEED_NAME = "demo.parquet"
 _ROWS_IN_A_GROUP = 500
 _COLUMNS = pa.schema(
@@ -30,6 +33,7 @@ _COLUMNS = pa.schema(
         ("image", pa.binary()),
         *((name, pa.string()) for name in ("category", "source", "language")),
         ("value", pa.float64()),
+        *((name, pa.string()) for name in ATTRIBUTES),
     ]
 )
 _SHELVES = shelves()
@@ -66,7 +70,9 @@ def write_demo(out_dir: Path, *, n_products: int = 6_000, seed: int = 0) -> Path
 
     Returns:
         The file: columns product_id, title, description, brand, image (JPEG bytes), category (path joined by
-        " > "), source (the seller), language ("en", "fr"), value (sales, heavy-tailed).
+        " > "), source (the seller), language ("en", "fr"), value (sales, heavy-tailed), and the true attributes,
+        in English: color, which is drawn and often said; material, where the title says one; pattern, where the
+        product was drawn.
 
     Raises:
         ConfigError: `n_products` is below 1.
@@ -135,15 +141,17 @@ def _row(seed: int, number: int) -> dict[str, object]:
     colour = rng.choice(tuple(COLOURS))
     text = write_text(rng, shelf, seller, language, colour)
     image: bytes | None = None
+    pattern: str | None = None
     fate = rng.random()
     if fate < P_NO_TEXT:
-        text = Text(None, None, None)
+        text = Text(None, None, None, None)
     # Who lacks the text keeps the picture: a product without both says nothing.
     if not P_NO_TEXT <= fate < P_NO_TEXT + P_NO_PICTURE:
         shown = shelf
         if rng.random() < P_WRONG_PICTURE:
             shown = rng.choice(_SHELVES)
-        image = _photo(rng, shown, seller, colour)
+        image, drawn = _photo(rng, shown, seller, colour)
+        pattern = drawn if shown is shelf else None
     label = shelf
     if rng.random() < P_WRONG_LABEL:
         label = rng.choices(_SHELVES, cum_weights=_SHELF_ODDS)[0]
@@ -157,10 +165,14 @@ def _row(seed: int, number: int) -> dict[str, object]:
         "source": seller.name,
         "language": language,
         "value": round(math.exp(rng.gauss(3.5, 1.2)), 2),
+        "color": colour,
+        "material": text.material,
+        "pattern": pattern,
     }
 
 
-def _photo(rng: Random, shelf: Shelf, seller: Seller, colour: str) -> bytes:
+def _photo(rng: Random, shelf: Shelf, seller: Seller, colour: str) -> tuple[bytes, str | None]:
+    """A photo, and the pattern that it shows; None for a parcel."""
     shapes = shelf.shapes if len(shelf.shapes) == 1 else rng.sample(shelf.shapes, 2)
     zoom = 1.0
     fate = rng.random()
@@ -168,15 +180,17 @@ def _photo(rng: Random, shelf: Shelf, seller: Seller, colour: str) -> bytes:
         shapes = ("parcel",)
     elif fate < seller.p_parcel + seller.p_closeup:
         zoom = rng.uniform(2.2, 3.2)
-    return draw_product(
+    pattern = rng.choice(shelf.patterns)
+    photo = draw_product(
         rng,
         shapes=shapes,
         colour=colour,
-        pattern=rng.choice(shelf.patterns),
+        pattern=pattern,
         background=seller.background,
         quality=rng.randint(*seller.quality),
         zoom=zoom,
     )
+    return photo, pattern if "parcel" not in shapes else None
 
 
 def _example(path: str, seller: Seller) -> bytes:

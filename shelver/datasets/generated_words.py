@@ -244,13 +244,34 @@ _MATERIALS: dict[str, dict[str, tuple[str, ...]]] = {
 }
 
 
+# What those words say of the material, in English.
+_STUFFS = {
+    **{word: word for word in ("cotton", "linen", "viscose", "leather", "suede", "canvas", "nylon", "polyester")},
+    **{word: word for word in ("oak", "steel", "terracotta", "carbon")},
+    "wool blend": "wool",
+    "rubber sole": "rubber",
+    "coton": "cotton",
+    "lin": "linen",
+    "laine": "wool",
+    "cuir": "leather",
+    "daim": "suede",
+    "toile": "canvas",
+    "semelle gomme": "rubber",
+    "chêne": "oak",
+    "acier": "steel",
+    "terre cuite": "terracotta",
+    "carbone": "carbon",
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Text:
-    """A listing's words; None where the seller left a field empty."""
+    """A listing's words; None where the seller left a field empty, or said no material."""
 
     title: str | None
     description: str | None
     brand: str | None
+    material: str | None
 
 
 def write_text(rng: Random, shelf: Shelf, seller: Seller, language: str, colour: str) -> Text:
@@ -262,7 +283,7 @@ def write_text(rng: Random, shelf: Shelf, seller: Seller, language: str, colour:
     noun = nouns[min(int(rng.expovariate(1.2)), len(nouns) - 1)]
     brand = rng.choice(_BRANDS)
     hue = colour if language == "en" else _COLOURS_FR[colour]
-    title = _title(rng, shelf, noun, brand, hue, language)
+    title, material = _title(rng, shelf, noun, brand, hue, language)
     description = None
     if rng.random() < 0.7:
         description = _description(rng, noun, brand, hue, words)
@@ -282,10 +303,11 @@ def write_text(rng: Random, shelf: Shelf, seller: Seller, language: str, colour:
     if rng.random() < seller.mojibake:
         title = _garbled(title)
         description = description if description is None else _garbled(description)
-    return Text(title, description, brand if rng.random() < 0.7 else None)
+    return Text(title, description, brand if rng.random() < 0.7 else None, material)
 
 
-def _title(rng: Random, shelf: Shelf, noun: str, brand: str, hue: str, language: str) -> str:
+def _title(rng: Random, shelf: Shelf, noun: str, brand: str, hue: str, language: str) -> tuple[str, str | None]:
+    """A title, and the material that it says."""
     words = _WORDS[language]
     material = rng.choice(_MATERIALS[shelf.path.split(" > ")[0]][language])
     model = f"{rng.choice('ABCDKLMNRSTXZ')}{rng.randint(10, 999)}"
@@ -295,14 +317,16 @@ def _title(rng: Random, shelf: Shelf, noun: str, brand: str, hue: str, language:
         parts += [*described, *([hue] if rng.random() < 0.5 else []), noun]
     else:
         parts += [noun, *described, *([hue] if rng.random() < 0.5 else [])]
+    said: str | None = None
     if rng.random() < 0.55:
         parts.append(material)
+        said = _STUFFS.get(material)
     if rng.random() < 0.6:
         parts.append(model)
     if rng.random() < 0.3:
         parts.append(rng.choice(words["tail"]))
     title = (" - " if rng.random() < 0.1 else " ").join(parts)
-    return title[0].upper() + title[1:]
+    return title[0].upper() + title[1:], said
 
 
 def _description(rng: Random, noun: str, brand: str, hue: str, words: dict[str, tuple[str, ...]]) -> str:

@@ -18,9 +18,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from shelver.catalog.categories import MAX_LEVELS
 from shelver.catalog.feeds import open_feed
 from shelver.catalog.mapping import Mapping
-from shelver.catalog.reader import MAX_LEVELS, ProductRow, read_products
+from shelver.catalog.reader import ProductRow, read_products
 from shelver.catalog.rows import BadRow, Code, Row, bad_row
 from shelver.datasets.places import file_in
 from shelver.errors import FeedError

@@ -43,6 +43,8 @@ class Recipe:
         taxonomy: the tree where the set has one beside its rows; None: the tree of the rows' paths.
         files: the files whose content decides what `rows` gives.
         pictures: the folder of the pictures, or None.
+        attributes: the names of those that `rows` brings.
+        version: counted up where `rows` gives other products than it did.
         split: how products without a split of their own are dealt; None: 80/10/10.
     """
 
@@ -53,6 +55,8 @@ class Recipe:
     taxonomy: Callable[[Path], Taxonomy | None] = no_taxonomy
     pictures: Callable[[Path], Path | None] = no_pictures
     split: Split | None = None
+    attributes: tuple[str, ...] = ()
+    version: int = 1
 
 
 def hash_part(text: str) -> Part:
@@ -86,6 +90,7 @@ _FASHION = Columns(
         "image": "image",
         "split": "split",
     },
+    attributes={name: name for name in ("gender", "baseColour", "season", "usage")},
     constants={"language": "en"},
 )
 
@@ -110,6 +115,7 @@ _FLIPKART = Columns(
         "brand": "brand",
         "category": "product_category_tree",
         "image": "image",
+        "specification": "product_specifications",
     },
     constants={"language": "en"},
     category_separator="\x1f",  # the cell is taken whole: it is a list of paths
@@ -129,20 +135,24 @@ def _flipkart_pictures(source: Path) -> Path | None:
 def _flipkart(source: Path) -> Rows:
     for row in read_products(_flipkart_files(source)[0], mapping=_FLIPKART):
         if isinstance(row, ProductRow) and row.category is not None:
-            yield replace(row, category=flipkart_path(row.category[0]))
+            first, *also = flipkart_paths(row.category[0]) or (None,)
+            yield replace(row, category=first, also=tuple(filter(None, also)))
         else:
             yield row
 
 
-def flipkart_path(cell: str) -> tuple[str, ...] | None:
-    """The first path of `["A >> B >> C"]`, cut at level 3; also where the list is no valid JSON."""
+def flipkart_paths(cell: str) -> list[tuple[str, ...]]:
+    """The paths of `["A >> B >> C", ...]`, cut at level 3, each once; also where the list is no valid JSON."""
     try:
-        paths = json.loads(cell)
+        listed = json.loads(cell)
     except ValueError:
-        paths = None
-    first = paths[0] if isinstance(paths, list) and paths else cell.strip().strip('[]"')
-    names = [" ".join(name.split()) for name in str(first).split(">>")]
-    return tuple(name for name in names if name)[:_FLIPKART_LEVELS] or None
+        listed = None
+    found: dict[tuple[str, ...], None] = {}
+    for text in listed if isinstance(listed, list) else [cell.strip().strip('[]"')]:
+        names = [" ".join(name.split()) for name in str(text).split(">>")]
+        if path := tuple(name for name in names if name)[:_FLIPKART_LEVELS]:
+            found[path] = None
+    return list(found)
 
 
 # --- grocery, instacart, hpc3level ----------------------------------------------------------------------------
@@ -202,12 +212,14 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
                 "Fashion Product Images (Myntra): titles and small pictures, three levels, given split",
                 _fashion,
                 _fashion_files,
+                attributes=tuple(_FASHION.attributes),
             ),
             Recipe(
                 "flipkart",
-                "Flipkart sample: titles, descriptions, a folder of photos; tree cut at level 3",
+                "Flipkart sample: titles, descriptions, specifications, a folder of photos; tree cut at level 3",
                 _flipkart,
                 _flipkart_files,
+                version=2,
                 pictures=_flipkart_pictures,
             ),
             Recipe(

@@ -159,3 +159,49 @@ def test_a_generated_feed_has_a_language_where_one_is_given_and_needs_its_folder
     status, _, err = run(*flags, "--out", "nowhere/g.jsonl")
     assert (status, "no folder nowhere" in err, "Create it first" in err) == (2, True, True)
     assert not Path("nowhere").exists()
+
+
+def test_attributes_are_named_on_the_command_line_and_told(run: Run, feed: Path) -> None:
+    feed.write_text("product_id,title,category,tint\n1,Blue chair,A,bordeaux\n2,blue wok,B,\n3,bench,B,octarine\n")
+    Path("v.csv").write_text("attribute,value,synonyms\ncolour,Red,bordeaux\ncolour,Blue,\n")
+    flags = ("--attributes", "v.csv", "--attribute", "colour=tint", "--out", "c")
+    status, out, _ = run("ingest", feed, *flags)
+    assert status == 0
+    assert "attributes.colour=tint" in out
+    assert "attributes, products with a label: colour 3" in out
+    assert "accepted, with a warning, attribute_unknown: 1" in out
+    found = {p.product_id: p.attributes for batch in Catalog.open("c").products() for p in batch}
+    assert found == {"1": {"colour": ("Red",)}, "2": {"colour": ("Blue",)}, "3": {"colour": ("octarine",)}}
+    status, out, _ = run("describe", "c")
+    assert "colour: 100.0% of the products, 3 values" in out
+    assert "1 labels are not in the vocabulary (octarine 1)" in out
+    summary = json.loads(run("describe", "c", "--json")[1])["attributes"][0]
+    assert (summary["name"], summary["n_labelled"], summary["n_unknown"]) == ("colour", 3, 1)
+    assert run("ingest", feed, *flags, "--no-extract", "--overwrite")[0] == 0
+    assert Catalog.open("c").info.attributes == {"colour": 2}
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (("--attribute", "colour"), "--attribute colour"),
+        (("--attribute", "colour=tint", "--attribute", "colour=hue"), "colour is given twice"),
+        (("--attribute", "colour=hue"), "column 'hue' is mapped"),
+        (("--attributes", "absent.csv"), "absent.csv: no such file or folder"),
+        (("--attributes", "tree.txt"), "tree.txt, line 1"),
+    ],
+)
+def test_a_wrong_attribute_flag_is_a_sentence_with_a_remedy(
+    run: Run, feed: Path, flags: tuple[str, ...], said: str
+) -> None:
+    status, _, err = run("ingest", feed, *flags, "--out", "c")
+    assert status != 0
+    assert said in err
+    assert "Traceback" not in err
+    assert not Path("c").exists()
+
+
+def test_a_recipe_takes_a_vocabulary_but_no_columns(run: Run, feed: Path) -> None:
+    status, _, err = run("ingest", "fashion", ".", "--attribute", "colour=tint", "--out", "c")
+    assert status != 0
+    assert "--attribute" in err

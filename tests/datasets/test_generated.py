@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from random import Random
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
@@ -85,12 +87,36 @@ def test_the_same_seed_writes_the_same_bytes_and_a_smaller_feed_is_the_start_of_
 
 
 def test_the_feed_has_every_standard_column(rows: list[dict[str, Any]]) -> None:
-    assert " ".join(rows[0]) == "product_id title description brand image category source language value"
+    standard = "product_id title description brand image category source language value"
+    assert " ".join(rows[0]) == f"{standard} color material pattern"
     assert len({row["product_id"] for row in rows}) == len(rows) == N
     assert {row["category"] for row in rows} <= {shelf.path for shelf in shelves()}
     assert {row["source"] for row in rows} == {seller.name for seller in SELLERS}
     assert {row["language"] for row in rows} == {"en", "fr"}
     assert all(row["value"] > 0 for row in rows)
+
+
+def test_attributes_are_true_colours_are_drawn_and_often_said(rows: list[dict[str, Any]]) -> None:
+    assert {row["color"] for row in rows} == set(COLOURS)
+    english = [row for row in rows if row["language"] == "en" and row["title"]]
+    said = sum(row["color"] in clean(row["title"]).lower() for row in english)
+    assert 0.4 < said / len(english) < 0.6
+    leather = [row for row in rows if row["material"] == "leather" and row["source"] == "northwind"]
+    assert leather
+    assert all(re.search(r"leath|l.?eather|letaher", row["title"].lower()) for row in leather)
+    patterns = {path.path: path.patterns for path in shelves()}
+    drawn = [row for row in rows if row["pattern"] and row["category"] == "Clothing > Dresses"]
+    assert {row["pattern"] for row in drawn} <= set(patterns["Clothing > Dresses"]) | {"plain"}
+    assert all(row["pattern"] is None for row in rows if row["image"] is None)
+    plain_red = [row for row in rows if row["color"] == "red" and row["source"] == "northwind" and row["image"]]
+    blue_too = [row for row in rows if row["color"] == "blue" and row["source"] == "northwind" and row["image"]]
+    assert mean_redness(plain_red) > mean_redness(blue_too) + 20
+
+
+def mean_redness(rows: list[dict[str, Any]]) -> float:
+    found = [np.asarray(decode(row["image"]), float)[..., [0, 2]].mean(axis=(0, 1)) for row in rows]
+    red, blue = np.mean(found, axis=0)
+    return float(red - blue)
 
 
 def test_pictures_and_texts_are_missing_as_often_as_promised_but_never_both(rows: list[dict[str, Any]]) -> None:

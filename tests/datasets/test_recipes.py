@@ -14,7 +14,7 @@ import pytest
 from shelver.catalog.ingest import IngestReport, ingest
 from shelver.catalog.split import Split
 from shelver.catalog.store import Catalog
-from shelver.datasets.recipes import RECIPES, flipkart_path, hash_part
+from shelver.datasets.recipes import RECIPES, flipkart_paths, hash_part
 from shelver.errors import FeedError
 
 DATA = Path(os.environ.get("SHELVER_DATA") or Path(__file__).parents[3] / "shared" / "data")
@@ -64,9 +64,42 @@ def test_a_public_set_is_ingested_whole(
 
 def test_flipkart_misses_three_pictures_and_is_cut_at_level_three(ingested: Ingested) -> None:
     report, catalog = ingested("flipkart")
-    assert report.warnings == {"image_missing": 3}
+    assert report.warnings["image_missing"] == 3
     assert catalog.info.n_with_images == 1_047
     assert catalog.taxonomy.n_levels == 3
+
+
+def test_fashion_brings_its_four_attributes_under_their_names_for_every_product(ingested: Ingested) -> None:
+    _, catalog = ingested("fashion")
+    assert catalog.info.attributes == dict.fromkeys(("gender", "baseColour", "season", "usage"), 39_668)
+    vocabulary = catalog.vocabulary
+    assert [(a.name, a.kind, a.multi, a.nodes) for a in vocabulary.attributes] == [
+        (name, "open", False, ()) for name in catalog.info.attributes
+    ]
+    assert [len(a.values) for a in vocabulary.attributes] == [5, 46, 4, 8]
+    first = next(p for batch in catalog.products(images=False) for p in batch if p.product_id == "1163")
+    assert first.attributes == {
+        "gender": ("Men",),
+        "baseColour": ("Blue",),
+        "season": ("Summer",),
+        "usage": ("Sports",),
+    }
+
+
+def test_flipkarts_specifications_are_attributes_where_five_products_have_the_key(ingested: Ingested) -> None:
+    report, catalog = ingested("flipkart")
+    assert min(catalog.info.attributes.values()) >= 5
+    assert catalog.info.attributes["Color"] > 500
+    assert report.warnings["specification_rare"] > 0
+    curtain = next(
+        p for b in catalog.products(images=False) for p in b if "Duster25" in p.attributes.get("Model ID", ())
+    )
+    assert (curtain.attributes["Material"], curtain.attributes["Color"]) == (("Polyester",), ("Multicolor",))
+    applies = catalog.vocabulary.applies(catalog.taxonomy)
+    dial = [a.name for a in catalog.vocabulary.attributes].index("Dial Shape")
+    tops = {catalog.taxonomy.path(int(k)).split(" > ")[0] for k in applies[:, dial].nonzero()[0]}
+    assert "Watches" in tops
+    assert len(tops) < 5
 
 
 @pytest.mark.parametrize(("name", "column"), [("instacart", "product_name"), ("hpc3level", "Description")])
@@ -101,12 +134,17 @@ def test_the_split_flag_overrides_a_recipe(tmp_path: Path) -> None:
         ('["A >> B & C >> D >> E"]', ("A", "B & C", "D")),
         ('["A >> 14\\" screens"]', ("A", '14" screens')),
         ('["A >> B..."', ("A", "B...")),
+        ('["A >> B", "C >> D >> E >> F", "A >> B"]', ("A", "B")),
         ("[]", None),
         ("", None),
     ],
 )
 def test_a_flipkart_tree_is_cut_at_level_three(cell: str, path: tuple[str, ...] | None) -> None:
-    assert flipkart_path(cell) == path
+    assert next(iter(flipkart_paths(cell)), None) == path
+
+
+def test_a_flipkart_cell_of_several_paths_gives_all_of_them_once() -> None:
+    assert flipkart_paths('["A >> B", "C >> D >> E >> F", "A >> B"]') == [("A", "B"), ("C", "D", "E")]
 
 
 def write_rakuten_fr(folder: Path, *, pictures: bool) -> None:
