@@ -50,6 +50,9 @@ class OutputRow:
         model_version: of the model folder.
         policy: name of the policy that decided.
         error: a code where the row could not be answered.
+        attributes: what is said of the product's attributes: name to `value` (a list where an attribute takes
+            several), `confidence` and `source`; only those that are answered, so empty where nothing is. A JSON
+            object, as text where the format has none.
     """
 
     product_id: str | None
@@ -63,6 +66,7 @@ class OutputRow:
     model_version: str
     policy: str
     error: str | None
+    attributes: dict[str, dict[str, Any]]
 
 
 COLUMNS: Final = tuple(field.name for field in fields(OutputRow))
@@ -103,7 +107,7 @@ class Sink(Protocol):
 
 
 class _Lines(AbstractContextManager[Sink]):
-    """CSV, TSV or JSON lines, plain or gzipped; in CSV the list is JSON, as in `alternatives`."""
+    """CSV, TSV or JSON lines, plain or gzipped; in CSV lists and objects are JSON, as in `alternatives`."""
 
     def __init__(self, path: Path, kind: str, *, zipped: bool) -> None:
         opener = gzip.open if zipped else open
@@ -121,6 +125,7 @@ class _Lines(AbstractContextManager[Sink]):
                 self._file.write(json.dumps(values, ensure_ascii=False) + "\n")
             else:
                 values["level_confidence"] = json.dumps(row.level_confidence)
+                values["attributes"] = _text_of(row.attributes)
                 self._writer.writerow(["" if value is None else value for value in values.values()])
 
     def __exit__(
@@ -143,6 +148,7 @@ class _Parquet(AbstractContextManager[Sink]):
 
     def _flush(self) -> None:
         columns = {name: [getattr(row, name) for row in self._rows] for name in COLUMNS}
+        columns["attributes"] = [_text_of(row.attributes) for row in self._rows]
         self._writer.write_table(pa.table(columns, schema=_SCHEMA))
         self._rows = []
 
@@ -301,7 +307,12 @@ def output_row(product_id: str | None, said: Prediction, model_version: str, pol
         model_version=model_version,
         policy=policy,
         error=said.error,
+        attributes={name: answer.as_json() for name, answer in said.attributes.items()},
     )
+
+
+def _text_of(attributes: dict[str, dict[str, Any]]) -> str:
+    return json.dumps(attributes, ensure_ascii=False)
 
 
 def _rounded(probability: float) -> float:

@@ -6,16 +6,21 @@ import csv
 import gzip
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from shelver import batch
+from shelver.attributes import Attribute, Value, Vocabulary
 from shelver.batch import COLUMNS, BatchReport, check_output, classify_feed
-from shelver.decide import Policy
+from shelver.decide import Applying, AttributeRule, Policy, Probabilities
 from shelver.errors import FeedError, InputError
-from shelver.pipeline import BATCH_PRODUCTS, Classifier
+from shelver.pipeline import BATCH_PRODUCTS, Classifier, Emb2Prob, Embedding, Prob2Pred
 from shelver.product import Product
 
 HOSTILE = [
@@ -52,21 +57,65 @@ def quiet(line: str) -> None:
 def read(path: Path) -> list[dict[str, object]]:
     """Rows of an output of any format, with the values that a JSON line would have."""
     if path.suffix == ".parquet":
-        return [
-            {k: [round(p, 6) for p in v] if k == "level_confidence" else v for k, v in row.items()}
-            for row in pq.read_table(path).to_pylist()
-        ]
+        rows: list[dict[str, Any]] = pq.read_table(path).to_pylist()
+        for row in rows:
+            row["level_confidence"] = [round(p, 6) for p in row["level_confidence"]]
+            row["attributes"] = json.loads(row["attributes"])
+        return rows
     content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     text = content.decode("utf-8")
     if ".jsonl" in path.name:
         return [json.loads(line) for line in text.split("\n")[:-1]]
-    rows: list[dict[str, object]] = []
+    read_back: list[dict[str, object]] = []
     for row in csv.DictReader(text.splitlines(keepends=True), delimiter="\t" if ".tsv" in path.name else ","):
         values: dict[str, object] = {name: value or None for name, value in row.items()}
         values["level_confidence"] = json.loads(row["level_confidence"])
+        values["attributes"] = json.loads(row["attributes"])
         values["confidence"] = float(row["confidence"]) if row["confidence"] else None
-        rows.append(values)
-    return rows
+        read_back.append(values)
+    return read_back
+
+
+class Coloured(Emb2Prob):
+    """A model's stage that also knows of colours and rooms, by what the product has."""
+
+    def __init__(self, plain: Emb2Prob) -> None:
+        vars(self).update(vars(plain))
+
+    def __call__(self, text: Embedding | None, image: Embedding | None) -> Probabilities:
+        probs = super().__call__(text, image)
+        there = (probs.modality > 0).astype(np.float32)[:, None]
+        found = {
+            "colour": there * np.array([0.25, 0.75], np.float32),
+            'rooms, "all"': there * np.array([0.625, 0.875, 0.25], np.float32),
+            "wheels": there * np.array([0.5, 0.5], np.float32),
+        }
+        return replace(probs, attributes=found)
+
+
+def values(*names: str) -> tuple[Value, ...]:
+    return tuple(Value(name=name) for name in names)
+
+
+@pytest.fixture(scope="module")
+def coloured(classifier: Classifier) -> Classifier:
+    tree, groups = classifier.taxonomy, classifier.prob2pred.groups
+    toys = tree.find_path(["Toys"])
+    assert toys is not None
+    vocabulary = Vocabulary(
+        attributes=(
+            Attribute(name="colour", values=values("red", "bleu foncé")),
+            Attribute(name='rooms, "all"', multi=True, values=values("a", "b\tb", "c")),
+            Attribute(name="wheels", values=values("3", "4"), nodes=(tree.ids[toys],)),
+        )
+    )
+    return Classifier(
+        classifier.manifest,
+        classifier.text2emb,
+        classifier.image2emb,
+        Coloured(classifier.emb2prob),
+        Prob2Pred(tree, groups, Applying.of(vocabulary, tree)),
+    )
 
 
 def answer(classifier: Classifier, feed: Path, out: Path) -> BatchReport:
@@ -104,6 +153,42 @@ def test_every_format_says_the_same(classifier: Classifier, hostile: Path, tmp_p
         assert ours.pop("confidence") == pytest.approx(theirs.pop("confidence"), abs=1e-6)
         assert ours.pop("level_confidence") == pytest.approx(theirs.pop("level_confidence"), abs=1e-6)
         assert ours == theirs
+
+
+@pytest.mark.parametrize("name", ["o.csv", "o.tsv.gz", "o.jsonl", "o.parquet"])
+def test_attributes_are_an_object_in_every_format(
+    coloured: Classifier, hostile: Path, tmp_path: Path, name: str
+) -> None:
+    with hostile.open("a", encoding="utf-8") as feed:
+        feed.write('{"product_id": "t", "title": "racing car, small"}\n')
+    answer(coloured, hostile, tmp_path / name)
+    rows = read(tmp_path / name)
+    assert COLUMNS[-1] == "attributes"  # last, so that every older column keeps its place
+    everywhere = {
+        "colour": {"value": "bleu foncé", "confidence": 0.75, "source": "text"},
+        'rooms, "all"': {"value": ["b\tb", "a"], "confidence": 0.625, "source": "text"},
+    }
+    wheels = {"wheels": {"value": "3", "confidence": 0.5, "source": "text"}}
+    n_toys = 0
+    for row in rows:
+        if row["error"] is not None:
+            assert row["attributes"] == {}
+            continue
+        is_toy = str(row["path"]).startswith("Toys")
+        assert row["attributes"] == {**everywhere, **(wheels if is_toy else {})}
+        n_toys += is_toy
+    assert 0 < n_toys < sum(row["error"] is None for row in rows)
+    if name == "o.parquet":
+        assert pq.read_schema(tmp_path / name).field("attributes").type == pa.string()
+
+
+def test_a_policy_leaves_attributes_out(coloured: Classifier, hostile: Path, tmp_path: Path) -> None:
+    rules = {"colour": AttributeRule(threshold=0.8), 'rooms, "all"': AttributeRule(threshold=0.8)}
+    policy = Policy(attributes={**rules, "wheels": AttributeRule(answer=False)})
+    classify_feed(coloured, hostile, tmp_path / "o.jsonl", policy=policy, say=quiet)
+    for row in read(tmp_path / "o.jsonl"):
+        only = {'rooms, "all"': {"value": ["b\tb"], "confidence": 0.875, "source": "text"}}
+        assert row["attributes"] == ({} if row["error"] is not None else only)
 
 
 def test_the_rows_are_what_the_classifier_says(classifier: Classifier, tmp_path: Path) -> None:

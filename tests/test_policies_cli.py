@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from shelver.catalog.ingest import ingest
+from shelver.catalog.mapping import Mapping
 from shelver.catalog.store import Catalog
 from shelver.decide import read_policies
 from shelver.pipeline import Classifier
 
+SMALL = {"text_width": 16, "hidden": 16, "epochs": 12, "batch_size": 8, "lr": 1e-2, "folds": 0, "refit": False}
+"""A config that learns the feed with attributes in seconds, on train alone."""
 Row = dict[str, Any]
 
 
@@ -157,6 +162,122 @@ def test_a_risk_list_gives_branches_promises_of_their_own(
     policy = read_policies(model / "policies.json")["a"]
     assert policy.promise is not None
     assert all(threshold > policy.thresholds[0] for threshold in policy.strict.values())
+
+
+@pytest.fixture(scope="module")
+def with_attributes(
+    tmp_path_factory: pytest.TempPathFactory, embeddings_cache: Path, tiny_feed: Path
+) -> tuple[Path, Path]:
+    """A model and its catalog: every title says a colour and perhaps rooms; one product in ten has no label."""
+    from shelver.train.config import TrainConfig
+    from shelver.train.run import train
+
+    folder = tmp_path_factory.mktemp("attributes")
+    rng = np.random.default_rng(0)
+    rows = []
+    for i, row in enumerate(pq.read_table(tiny_feed).to_pylist() * 2):
+        colour = ("red", "blue", "green")[rng.integers(3)]
+        rooms = [room for room in ("hall", "bath", "porch") if rng.random() < 0.5]
+        said = f"{colour} {' '.join(rooms)}"
+        row |= {"product_id": f"p{i}", "title": f"{said} {row['title'] or 'thing'}", "image": None}
+        labelled = {"colour": colour, "rooms": ";".join(rooms)} if i % 10 else {"colour": None, "rooms": None}
+        rows.append({**row, **labelled})
+    pq.write_table(pa.Table.from_pylist(rows), folder / "feed.parquet")
+    mapping = Mapping(attributes={"colour": "colour", "rooms": "rooms"}, attribute_separator=";")
+    ingest(folder / "feed.parquet", folder / "catalog", mapping=mapping)
+    config = TrainConfig.model_validate({"text_encoder": "ngram", "image_encoder": "none", **SMALL})
+    opened = Catalog.open(folder / "catalog")
+    train(opened, folder / "model", config, cache=embeddings_cache, say=lambda line: None)
+    return folder / "model", folder / "catalog"
+
+
+def test_attributes_have_promises_of_their_own(
+    run: Run, with_attributes: tuple[Path, Path], tmp_path: Path
+) -> None:
+    model, catalog = with_attributes
+    file = tmp_path / "p.json"
+    call = ("policy", "fit", model, catalog, "--name", "a", "--precision", ".6", "--policies", file)
+    refused = run(*call, "--attribute", "colour=.99")
+    assert refused.status == 2
+    assert "cannot carry a precision of 0.99 for attribute 'colour'" in refused.err
+    assert "more labelled products" in refused.err
+    assert not file.exists()
+
+    fitted = run(*call, "--attribute", "colour=.8", "--attribute", "rooms=.7", "--delta", ".1")
+    assert fitted.status == 0, fitted.err
+    assert "colour: at least 0.8 of its answers are right" in fitted.out
+    rules = read_policies(file)["a"].attributes
+    assert list(rules) == ["colour", "rooms"]
+    # 60 validation products, of which every tenth says nothing.
+    for name, target in (("colour", 0.8), ("rooms", 0.7)):
+        promise = rules[name].promise
+        assert promise is not None
+        assert (promise.precision, promise.delta, promise.split) == (target, 0.1, "validation")
+        assert promise.n_right >= target * promise.n_decided
+        assert promise.n_products <= 54
+        assert promise.n_decided > 0
+    shown = run("policy", "show", model, "--policies", file).out
+    assert "0.8 at 0.1" in shown
+    compared = run("policy", "compare", model, catalog, "--policies", file, "--json").json
+    assert [(one["policy"], one["attribute"]) for one in compared["attributes"]] == [
+        ("a", "colour"),
+        ("a", "rooms"),
+    ]
+    for one in compared["attributes"]:
+        assert one["promise"] in ("kept", "in doubt")
+        assert one["precision_low"] <= one["precision"] <= one["precision_high"]
+    said = run("predict", model, "--title", "blue hall bath bar stool for the counter", "--json").json
+    assert said["attributes"]["colour"]["value"] == "blue"
+    assert said["attributes"]["colour"]["source"] == "text"
+    assert set(said["attributes"]["rooms"]["value"]) == {"hall", "bath"}
+    assert "  colour: blue  (" in run("predict", model, "--title", "blue hall bath bar stool").out
+
+
+def test_rules_for_attributes_are_shown_and_a_model_without_them_refuses_them(
+    run: Run, model: Path, tiny_catalog: Catalog, tmp_path: Path
+) -> None:
+    promise = {
+        "precision": 0.95,
+        "model_version": "0" * 12,
+        "catalog_version": "1" * 16,
+        "split": "test",
+        "n_products": 400,
+        "n_decided": 300,
+        "n_right": 297,
+        "coverage": 0.75,
+    }
+    rules = {"colour": {"threshold": 0.8, "promise": promise}, "size": {"answer": False}, "season": {}}
+    elsewhere = tmp_path / "p.json"
+    elsewhere.write_text(json.dumps({"filters": {"attributes": rules}}))
+    lines = run("policy", "show", model, "--policies", elsewhere).out.splitlines()
+    table = [line.split() for line in lines[lines.index("") + 1 :]]
+    assert table[0] == ["policy", "attribute", "answered", "promise", "coverage"]
+    assert table[1] == [
+        "filters",
+        "colour",
+        "from",
+        "0.8",
+        *["0.95", "at", "0.05", "(for", "model", "000000000000)"],
+        "0.7500",
+    ]
+    assert table[2:] == [["filters", "size", "never", "-", "-"], ["filters", "season", "always", "-", "-"]]
+    shown = run("policy", "show", model, "filters", "--policies", elsewhere, "--json").json
+    assert shown["filters"]["attributes"]["colour"]["promise"]["n_right"] == 297
+
+    compared = run("policy", "compare", model, tiny_catalog.folder, "--policies", elsewhere)
+    assert compared.status == 2
+    assert "'colour' and 2 more, which this model has not learned" in compared.err
+    call = ("policy", "fit", model, tiny_catalog.folder, "--name", "a", "--precision", ".5")
+    for given, said in (
+        (("colour=.9",), "this model has learned no attribute"),
+        (("colour",), "--attribute colour"),
+        (("colour=1",), "--attribute colour=1"),
+        (("=.9",), "--attribute =.9"),
+        (("colour=.9", "colour=.8"), "each attribute once"),
+    ):
+        ended = run(*call, *(word for one in given for word in ("--attribute", one)))
+        assert (ended.status, said in ended.err) == (2, True), ended.err
+    assert not (model / "policies.json").exists()
 
 
 def test_mistakes_say_what_is_allowed(run: Run, model: Path, tiny_catalog: Catalog, tmp_path: Path) -> None:

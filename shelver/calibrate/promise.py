@@ -35,7 +35,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shelver.calibrate.binomial import at_most
-from shelver.calibrate.turns import Bools, Counts, Paths
+from shelver.calibrate.turns import Bools, Counts, Floats, Paths, Turns
 from shelver.errors import ConfigError, InputError
 from shelver.taxonomy import Taxonomy
 
@@ -166,6 +166,35 @@ def fit_promise(
             higher[node] = threshold
         decided, wrong = decided + n, wrong + n_bad
     return Found(tau, deeper, higher, len(paths), decided, decided - wrong)
+
+
+def fit_threshold(
+    turns: Turns, target: float, *, delta: float = 0.05, drawn_at: Floats | None = None, where: str = ""
+) -> float:
+    """The loosest threshold that lets us promise a precision: the same search, for decisions without a tree.
+
+    Args:
+        turns: of the decisions, one a product.
+        target, delta: as in `fit_promise`.
+        drawn_at: where products bring several decisions, from which threshold on each product brings one. Those of
+            one product may err together: the share of mistakes counts as seen on so many products.
+        where: what is promised, such as " for attribute 'colour'".
+
+    Raises:
+        InputError, ConfigError: as `fit_promise`.
+    """
+    _check_shares([target], delta)
+    thresholds = _from(start_of(target))
+    n_decided, n_wrong = turns.counts(thresholds)
+    drawn, wrong, n_products = n_decided, n_wrong, len(turns)
+    if drawn_at is not None:
+        drawn, n_products = Turns(drawn_at, drawn_at).counts(thresholds)[0], len(drawn_at)
+        wrong = -(-n_wrong * drawn // np.maximum(n_decided, 1))
+    first = _first_worth(drawn, thresholds, target, delta)
+    last = _last_passed(_passed(wrong[first:], drawn[first:], target, delta))
+    if last is None:
+        raise _refusal(drawn[first:], wrong[first:], n_products, thresholds[first:], target, delta, where)
+    return float(thresholds[first + last])
 
 
 def _fit_branch(
@@ -303,10 +332,14 @@ def _refusal(
     )
 
 
-def _check(tree: Taxonomy, targets: list[float], delta: float, branches: Mapping[int, float]) -> None:
+def _check_shares(targets: list[float], delta: float) -> None:
     for name, value in [*(("precision", t) for t in targets), ("delta", delta)]:
         if not 0 < value < 1:
             raise ConfigError(f"{name} {value:g}", allowed="above 0 and below 1", remedy="Write .95, for example.")
+
+
+def _check(tree: Taxonomy, targets: list[float], delta: float, branches: Mapping[int, float]) -> None:
+    _check_shares(targets, delta)
     for node in branches:
         above = sorted(set(tree.ancestors(node).tolist()) & branches.keys())
         if above:

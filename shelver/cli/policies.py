@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import typer
 
@@ -11,9 +12,14 @@ from shelver.cli import say
 from shelver.cli.catalogs import AsJson
 
 if TYPE_CHECKING:
-    from shelver.decide import Policy
+    from shelver.catalog.store import Catalog
+    from shelver.decide import AttributeRule, Policy, Probabilities, Promise
+    from shelver.decide.labelled import JudgedAttribute
     from shelver.evaluate.promises import Judged
+    from shelver.pipeline import Classifier
+    from shelver.product import Product
 
+BATCH_ROWS: Final = 256
 Split = Literal["train", "validation", "test"]
 Model = Annotated[Path, typer.Argument(help="A model folder.")]
 PoliciesFile = Annotated[
@@ -56,6 +62,14 @@ def fit(
         float | None,
         typer.Option(help="Threshold to start the search at; chosen without looking at these products."),
     ] = None,
+    attribute: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=PRECISION",
+            help="Promise a precision for an attribute's answers too, such as colour=.95, with the same delta for "
+            "each; may be given several times. Other attributes are always answered.",
+        ),
+    ] = None,
     policies: PoliciesFile = None,
     as_json: AsJson = False,
 ) -> None:
@@ -64,7 +78,9 @@ def fit(
     Refuses a promise that the products cannot carry, and says how many more it needs.
     """
     from shelver.catalog.store import Catalog
-    from shelver.decide import POLICIES, Policy, read_policies, write_policies
+    from shelver.decide import POLICIES, AttributeRule, Policy, read_policies, write_policies
+    from shelver.decide.attributes import check_rules
+    from shelver.decide.labelled import fit_attributes
     from shelver.evaluate.promises import fit_policy, read_strict
     from shelver.pipeline import Classifier
     from shelver.settings import read_settings
@@ -79,11 +95,16 @@ def fit(
         unsure=unsure,
         outside=_share(outside, "outside"),
     )
+    targets = _targets(attribute or [])
+    # Before the long part: a name that is not known.
+    named = wanted.model_copy(update={"attributes": {name: AttributeRule() for name in targets}})
+    check_rules(named, classifier.prob2pred.attributes)
+    opened = Catalog.open(catalog)
     with say.interruptible("Nothing was written."):
         found = fit_policy(
             classifier,
             model,
-            Catalog.open(catalog),
+            opened,
             wanted,
             precision=precision,
             delta=delta,
@@ -92,6 +113,18 @@ def fit(
             start=_share(start, "start"),
             say=say.progress,
         )
+        if targets:
+            # The node comes first: what is answered depends on what was decided.
+            found = fit_attributes(
+                _answers(classifier, opened, split),
+                classifier.prob2pred,
+                found,
+                targets,
+                delta=delta,
+                model_version=classifier.model_version,
+                catalog_version=opened.info.fingerprint,
+                split=split,
+            )
     write_policies(file, {**known, name: found})
     promise = found.promise
     assert promise is not None
@@ -101,7 +134,16 @@ def fit(
         f"by level {thresholds}. It costs {1 - promise.coverage:.1%} of the coverage: of {promise.n_products:,} "
         f"products {promise.n_decided:,} are decided ({promise.coverage:.1%}), {promise.n_right:,} of them rightly"
     )
-    lines = [text, *(f"  {k}: threshold {t:g}" for k, t in found.strict.items()), str(file)]
+    lines = [text, *(f"  {k}: threshold {t:g}" for k, t in found.strict.items())]
+    for attribute_name, rule in found.attributes.items():
+        kept = rule.promise
+        assert kept is not None
+        lines.append(
+            f"  {attribute_name}: at least {kept.precision:.4g} of its answers are right; answered from "
+            f"{rule.threshold:g} on, for {kept.coverage:.1%} of the {kept.n_products:,} products of which it is "
+            f"known; {kept.n_right:,} of {kept.n_decided:,} answers are right"
+        )
+    lines.append(str(file))
     say.result({"name": name, "file": str(file), **_record(found)}, "\n".join(lines), as_json=as_json)
 
 
@@ -123,11 +165,6 @@ def show(
     header = ["policy", "decoder", "thresholds", "levels", "unsure", "promise", "coverage"]
     rows = []
     for one, policy in known.items():
-        promise = policy.promise
-        said = None
-        if promise is not None:
-            said = f"{promise.precision:g} at {promise.delta:g}"
-            said += "" if promise.model_version == version else f" (for model {promise.model_version})"
         rows.append(
             (
                 one,
@@ -135,12 +172,18 @@ def show(
                 ", ".join(f"{t:g}" for t in policy.thresholds) + (f" +{len(policy.strict)}" * bool(policy.strict)),
                 f"{policy.min_level}-{policy.max_level or ''}",
                 policy.unsure,
-                said,
-                promise.coverage if promise is not None else None,
+                *_promised(policy.promise, version),
             )
         )
-    record = {one: _record(policy) for one, policy in known.items()}
-    say.result(record, say.table(header, rows), as_json=as_json)
+    ruled = [
+        (one, name, _words(rule), *_promised(rule.promise, version))
+        for one, policy in known.items()
+        for name, rule in policy.attributes.items()
+    ]
+    text = say.table(header, rows)
+    if ruled:
+        text += "\n\n" + say.table(["policy", "attribute", "answered", "promise", "coverage"], ruled)
+    say.result({one: _record(policy) for one, policy in known.items()}, text, as_json=as_json)
 
 
 @app.command()
@@ -152,11 +195,13 @@ def compare(
     policies: PoliciesFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Compare policies on the same labelled products: coverage, precision, outcomes, promises, value."""
+    """Compare policies on the same labelled products: coverage, precision, outcomes, promises, value; and those of
+    each attribute."""
     from dataclasses import asdict
 
     from shelver.catalog.store import Catalog
     from shelver.decide import policy_named
+    from shelver.decide.labelled import judge_attributes
     from shelver.evaluate.promises import judge_policies
     from shelver.pipeline import Classifier
     from shelver.settings import read_settings
@@ -164,12 +209,23 @@ def compare(
     known = _known(model, policies)
     chosen = {name: policy_named(name, known) for name in names} if names else known
     classifier = Classifier.open(model, threads=read_settings().threads)
-    judged = judge_policies(classifier, Catalog.open(catalog), chosen, split=split, say=say.progress)
+    opened = Catalog.open(catalog)
+    judged = judge_policies(classifier, opened, chosen, split=split, say=say.progress)
     header = ["policy", "coverage", "precision", "95 % interval", "right", "wrong", "suggested", "review"]
     header += ["abstained", "outside", "error", "promise", "value"]
     rows = [_row(one) for one in judged]
-    record = {"model": str(model), "split": split, "policies": [asdict(one) for one in judged]}
-    say.result(record, say.table(header, rows), as_json=as_json)
+    text = say.table(header, rows)
+    record: dict[str, Any] = {"model": str(model), "split": split, "policies": [asdict(one) for one in judged]}
+    record["attributes"] = []
+    attributes = classifier.prob2pred.attributes
+    if attributes is not None and attributes.names:
+        answers = _answers(classifier, opened, split)
+        about = judge_attributes(answers, classifier.prob2pred, chosen)
+        record["attributes"] = [asdict(one) for one in about]
+        columns = ["policy", "attribute", "known", "coverage", "precision", "95 % interval", "answers", "right"]
+        if about:
+            text += "\n\n" + say.table([*columns, "promise"], [_attribute_row(one) for one in about])
+    say.result(record, text, as_json=as_json)
 
 
 def _row(one: Judged) -> tuple[object, ...]:
@@ -178,6 +234,60 @@ def _row(one: Judged) -> tuple[object, ...]:
     said = None if one.promised is None else f"{one.promised:g} {one.promise}"
     n_wrong = one.outcomes["decided"] - one.n_right
     return (one.name, one.coverage, one.precision, interval, one.n_right, n_wrong, *outcomes, said, one.value)
+
+
+def _attribute_row(one: JudgedAttribute) -> tuple[object, ...]:
+    interval = f"{one.precision_low:.4f}-{one.precision_high:.4f}" if one.precision_low is not None else None
+    said = None if one.promised is None else f"{one.promised:g} {one.promise}"
+    counts = (one.n_answers, one.n_right)
+    return (one.policy, one.attribute, one.n_products, one.coverage, one.precision, interval, *counts, said)
+
+
+def _promised(promise: Promise | None, version: str) -> tuple[str | None, float | None]:
+    """A promise in words, and its coverage."""
+    if promise is None:
+        return None, None
+    other = "" if promise.model_version == version else f" (for model {promise.model_version})"
+    return f"{promise.precision:g} at {promise.delta:g}{other}", promise.coverage
+
+
+def _words(rule: AttributeRule) -> str:
+    if not rule.answer:
+        return "never"
+    return "always" if rule.threshold is None else f"from {rule.threshold:g}"
+
+
+def _targets(given: list[str]) -> dict[str, float]:
+    """`NAME=PRECISION` as name to precision."""
+    from shelver.errors import ConfigError
+
+    found: dict[str, float] = {}
+    for one in given:
+        name, _, share = one.rpartition("=")
+        try:
+            precision = float(share)
+        except ValueError:
+            precision = 0.0
+        if not name or name in found or not 0 < precision < 1:
+            raise ConfigError(
+                f"--attribute {one}",
+                allowed="NAME=PRECISION, the latter above 0 and below 1; each attribute once",
+                remedy="Write --attribute colour=.95, for example.",
+            )
+        found[name] = precision
+    return found
+
+
+def _answers(
+    classifier: Classifier, catalog: Catalog, split: Split
+) -> Iterator[tuple[Sequence[Product], Probabilities]]:
+    """The products of a split with a labelled attribute, and their probabilities."""
+    with_images = classifier.image2emb is not None
+    for products in catalog.products(split, images=with_images, batch_rows=BATCH_ROWS):
+        labelled = [product for product in products if product.attributes]
+        if labelled:
+            embedded = classifier.embed(labelled)
+            yield labelled, classifier.emb2prob(embedded.text, embedded.image)
 
 
 def _known(model: Path, policies: Path | None) -> dict[str, Policy]:

@@ -7,6 +7,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from shelver.decide.attributes import Applying, answer_attributes, check_rules
 from shelver.decide.costs import expected_cost, most_saved
 from shelver.decide.places import Floats, Index, Ints, best_places, exact_mass, members, starts_of
 from shelver.decide.plan import Plan, plan_of
@@ -29,7 +30,13 @@ NOWHERE: Final = -1
 _UNSURE: Final = {"stop": ABSTAINED, "abstain": ABSTAINED, "suggest": SUGGESTED, "review": REVIEW}
 
 
-def decide(probs: Probabilities, taxonomy: Taxonomy, groups: SiblingGroups, policy: Policy) -> Predictions:
+def decide(
+    probs: Probabilities,
+    taxonomy: Taxonomy,
+    groups: SiblingGroups,
+    policy: Policy,
+    attributes: Applying | None = None,
+) -> Predictions:
     """Make decisions from probabilities; `Policy` says what each decoder does.
 
     A product's outcome is the first of these that holds: there was nothing to answer from; it is at least as
@@ -40,11 +47,12 @@ def decide(probs: Probabilities, taxonomy: Taxonomy, groups: SiblingGroups, poli
         taxonomy: the tree.
         groups: its sibling groups; they know at which inner nodes products may stop.
         policy: what the consumer wants.
+        attributes: those that the model has learned; None: none.
 
     Raises:
-        ShapeError: `probs.nodes` is not (N, K).
-        ConfigError: the policy names a node that the tree does not have, or sends strange products away although
-            `probs` does not say how strange they are.
+        ShapeError: `probs.nodes` is not (N, K), or those of an attribute are not (N, V).
+        ConfigError: the policy names a node that the tree does not have, or an attribute that the model has not
+            learned, or sends strange products away although `probs` does not say how strange they are.
     """
     nodes = probs.nodes
     n, k = len(nodes), taxonomy.n_nodes
@@ -55,6 +63,7 @@ def decide(probs: Probabilities, taxonomy: Taxonomy, groups: SiblingGroups, poli
             remedy="Take them from the Emb2Prob stage of the same model folder.",
         )
     plan = plan_of(policy, groups)
+    check_rules(policy, attributes)
     outcome = np.full(n, DECIDED, np.int8)
     top_node, top_confidence = best_places(nodes, groups, policy.n_top)
     node = _decoded(nodes, plan, top_node)
@@ -74,8 +83,18 @@ def decide(probs: Probabilities, taxonomy: Taxonomy, groups: SiblingGroups, poli
     level_confidence[rows] = np.where(
         lineage >= 0, nodes[rows[:, None], np.maximum(lineage, 0)], np.float32(np.nan)
     )
-    node[~decided] = 0
     silent = ~np.isin(outcome, (DECIDED, SUGGESTED, REVIEW))
+    columns = {}
+    if attributes is not None:
+        columns = answer_attributes(
+            probs.attributes,
+            probs.sources,
+            modality=probs.modality,
+            node=np.where(silent, NOWHERE, np.where(decided, node, top_node[:, 0])),
+            applying=attributes,
+            rules=policy.attributes,
+        )
+    node[~decided] = 0
     top_node[silent] = 0
     top_confidence[silent] = np.nan
     return Predictions(
@@ -90,6 +109,7 @@ def decide(probs: Probabilities, taxonomy: Taxonomy, groups: SiblingGroups, poli
         errors=tuple("empty_product" if code == ERROR else None for code in outcome.tolist()),
         picture_errors=(None,) * n,
         outcome=outcome,
+        attributes=columns,
     )
 
 

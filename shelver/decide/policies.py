@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, get_args
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from shelver.decide.policy import DEEPEST, Policy
 from shelver.errors import ConfigError
@@ -85,10 +85,8 @@ def _policy(path: Path, name: str, content: object) -> Policy:
         first = error.errors()[0]
         field = ".".join(map(str, first["loc"]))
         if first["type"] == "extra_forbidden":
-            allowed = "a field of a policy: " + ", ".join(Policy.model_fields)
-            if len(first["loc"]) > 1:
-                within = Policy.model_fields[str(first["loc"][0])].annotation
-                allowed = f"a field of {first['loc'][0]}: " + ", ".join(getattr(within, "model_fields", ()))
+            *above, _ = map(str, first["loc"])
+            allowed = f"a field of {'.'.join(above) or 'a policy'}: " + ", ".join(_fields_at(above))
         else:
             allowed = first["msg"].removeprefix("Value error, ")
         shown = json.dumps(first["input"], ensure_ascii=False, default=str)[:80]
@@ -97,6 +95,18 @@ def _policy(path: Path, name: str, content: object) -> Policy:
             allowed=allowed,
             remedy="Mend the file.",
         ) from error
+
+
+def _fields_at(place: Sequence[str]) -> tuple[str, ...]:
+    """The fields of the object that stands at a place within a policy."""
+    model: type[BaseModel] = Policy
+    for name in place:
+        # A name below a mapping is one of its keys, whose values are all of one kind.
+        if name in model.model_fields:
+            kind = model.model_fields[name].annotation
+            kinds = (kind, *get_args(kind))
+            model = next(one for one in kinds if isinstance(one, type) and issubclass(one, BaseModel))
+    return tuple(model.model_fields)
 
 
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

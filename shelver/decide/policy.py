@@ -49,7 +49,8 @@ class Promise(_Frozen):
 
     "With confidence 1 - delta, at least the share `precision` of all future decisions from this population is
     right." Right: the decided node is the true node, or an ancestor of it no shallower than the policy's
-    `min_level`.
+    `min_level`. Of an attribute: the answered value is among the labelled ones; each value is a decision, and only
+    products count of which the attribute is known.
 
     Attributes:
         precision: the target, in (0, 1).
@@ -58,7 +59,7 @@ class Promise(_Frozen):
         catalog_version: fingerprint of the catalog, `split` its part.
         n_products: labelled products that were looked at.
         n_decided, n_right: of them, at the threshold that was found.
-        coverage: n_decided over n_products.
+        coverage: the share of the products that are decided, or have an answer.
     """
 
     precision: float = Field(gt=0, lt=1)
@@ -70,6 +71,22 @@ class Promise(_Frozen):
     n_decided: int
     n_right: int
     coverage: float
+
+
+class AttributeRule(_Frozen):
+    """How one attribute is answered.
+
+    Attributes:
+        threshold: P(value) from which a value is sure; others are not answered. None: of an attribute that takes
+            one value the most probable one is answered, of one that takes several each that is more likely than
+            not.
+        answer: False leaves the attribute out.
+        promise: what `shelver policy fit` found the threshold for.
+    """
+
+    threshold: float | None = Field(default=None, ge=0, le=1)
+    answer: bool = True
+    promise: Promise | None = None
 
 
 class Policy(_Frozen):
@@ -95,6 +112,8 @@ class Policy(_Frozen):
         outside: products at least so strange are sent away: the share of known products that are less strange, in
             (0, 1). At .99 one in a hundred of the shop's own goes with them. None: nobody is.
         costs: of the `cost` decoder.
+        attributes: by name, how an attribute is answered that applies to the product's node; those that are not
+            listed always are.
         promise: what `shelver policy fit` found the thresholds for.
     """
 
@@ -107,6 +126,7 @@ class Policy(_Frozen):
     unsure: Unsure = "stop"
     outside: float | None = Field(default=None, gt=0, lt=1)
     costs: Costs = Costs()
+    attributes: dict[str, AttributeRule] = {}
     promise: Promise | None = None
 
 

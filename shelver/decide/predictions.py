@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import chain
 from typing import Final, Literal, get_args
 
@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shelver.calibrate import MODALITIES, Modality
+from shelver.decide.attributes import AttributeAnswer, AttributeColumn, answers_of, concatenate_attributes
 from shelver.taxonomy import Taxonomy
 
 Outcome = Literal["error", "decided", "suggested", "review", "abstained", "outside"]
@@ -31,11 +32,18 @@ class Probabilities:
         modality: what each product was answered from, shape (N,), int8: 0 nothing, 1 text, 2 image, 3 both.
         outside: how strange each product is to the model, shape (N,), float32 in [0, 1]: the share of known
             products that are less strange. None where the model cannot tell.
+        attributes: P(value | product) by the attribute's name, shape (N, V), float32; the values of an attribute
+            that takes one sum to 1, those of one that takes several stand each for itself. Rows without any input
+            are zero.
+        sources: by the attribute's name, what carries its most probable value, shape (N,), int8 as `modality`:
+            the text alone would have answered it, the picture alone, or both (or only both together).
     """
 
     nodes: NDArray[np.float32]
     modality: NDArray[np.int8]
     outside: NDArray[np.float32] | None = None
+    attributes: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
+    sources: Mapping[str, NDArray[np.int8]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +68,8 @@ class Prediction:
         alternatives: the most probable places, best first; none where the policy says nothing of the product.
         modality: "text", "image" or "both"; None where there was nothing to answer from.
         error: a code where the product could not be answered.
+        attributes: what is said of each attribute that applies to the decided node, or to the most probable one
+            where the outcome is "suggested" or "review".
     """
 
     outcome: Outcome
@@ -70,6 +80,7 @@ class Prediction:
     alternatives: tuple[Alternative, ...]
     modality: Modality | None
     error: str | None
+    attributes: Mapping[str, AttributeAnswer] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +100,7 @@ class Predictions:
         picture_errors: for each row, the code of the first picture that could not be used, or None.
         outcome: shape (N,), int8, an index into `OUTCOMES`: 0 nothing to answer from, 1 decided, 2 suggested,
             3 review, 4 abstained, 5 outside.
+        attributes: a column for each attribute that the policy answers, by name.
     """
 
     taxonomy: Taxonomy
@@ -102,14 +114,20 @@ class Predictions:
     errors: tuple[str | None, ...]
     picture_errors: tuple[str | None, ...]
     outcome: NDArray[np.int8]
+    attributes: Mapping[str, AttributeColumn] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.node)
 
     def __iter__(self) -> Iterator[Prediction]:
-        return (self[i] for i in range(len(self)))
+        said = answers_of(self.attributes, 0, len(self))
+        return (self._row(i, attributes) for i, attributes in enumerate(said))
 
     def __getitem__(self, i: int) -> Prediction:
+        i = range(len(self))[i]
+        return self._row(i, answers_of(self.attributes, i, i + 1)[0])
+
+    def _row(self, i: int, attributes: Mapping[str, AttributeAnswer]) -> Prediction:
         modality = MODALITIES[self.modality[i] - 1] if self.modality[i] else None
         outcome, tree = OUTCOMES[self.outcome[i]], self.taxonomy
         alternatives: tuple[Alternative, ...] = ()
@@ -119,7 +137,7 @@ class Predictions:
                 for k, p in zip(self.top_node[i].tolist(), self.top_confidence[i], strict=True)
             )
         if not self.answered[i]:
-            return Prediction(outcome, None, None, None, (), alternatives, modality, self.errors[i])
+            return Prediction(outcome, None, None, None, (), alternatives, modality, self.errors[i], attributes)
         node = int(self.node[i])
         levels = tuple(float(p) for p in self.level_confidence[i, : tree.level[node]])
         return Prediction(
@@ -131,6 +149,7 @@ class Predictions:
             alternatives,
             modality,
             None,
+            attributes,
         )
 
 
@@ -150,4 +169,5 @@ def concatenate(parts: Sequence[Predictions]) -> Predictions:
         errors=tuple(chain.from_iterable(p.errors for p in parts)),
         picture_errors=tuple(chain.from_iterable(p.picture_errors for p in parts)),
         outcome=np.concatenate([p.outcome for p in parts]),
+        attributes=concatenate_attributes([p.attributes for p in parts], [len(p) for p in parts]),
     )

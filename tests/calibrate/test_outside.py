@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -138,6 +139,12 @@ class Echo:
 
     def __init__(self, scores: list[NDArray[np.float32]]) -> None:
         self.scores = scores
+
+    def get_inputs(self) -> list[SimpleNamespace]:
+        return [
+            SimpleNamespace(name="text", shape=["products", 6]),
+            SimpleNamespace(name="image", shape=["products", 2]),
+        ]
 
     def run(self, _: None, feed: dict[str, NDArray[np.float32]]) -> list[NDArray[np.float32]]:
         assert set(feed) == {"text", "image"}

@@ -10,6 +10,7 @@ import pytest
 from shelver.decide import (
     DEEPEST,
     POLICIES,
+    AttributeRule,
     Costs,
     Policy,
     Promise,
@@ -46,6 +47,26 @@ def test_policies_are_read_as_they_were_written(tmp_path: Path) -> None:
     assert [file.name for file in tmp_path.iterdir()] == [POLICIES]
 
 
+def test_rules_for_attributes_are_read_as_they_were_written_and_older_files_keep_their_bytes(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / POLICIES
+    write_policies(path, THREE)
+    before = path.read_bytes()
+    assert b"attributes" not in before
+    write_policies(path, read_policies(path))
+    assert path.read_bytes() == before
+    rules = {
+        "colour": AttributeRule(threshold=0.8, promise=PROMISE),
+        "taille": AttributeRule(answer=False),
+        "never": AttributeRule(threshold=1.0),
+    }
+    ruled = {**THREE, "tax": THREE["tax"].model_copy(update={"attributes": rules})}
+    write_policies(path, ruled)
+    assert read_policies(path) == ruled
+    assert list(json.loads(path.read_text(encoding="utf-8"))["tax"]["attributes"]["taille"]) == ["answer"]
+
+
 def test_a_model_without_a_file_of_policies_has_the_default_one(tmp_path: Path) -> None:
     assert policies_of(tmp_path) == {"default": DEEPEST}
     write_policies(tmp_path / POLICIES, {"tax": THREE["tax"]})
@@ -77,6 +98,16 @@ def test_an_unknown_name_is_answered_with_the_known_ones() -> None:
         ('{"a": {"min_level": 0}}', "min_level: 0"),
         ('{"a": {"costs": {"values": {"x": -2}}}}', r"costs\.values\.x: -2"),
         ('{"a": {"costs": {"values": {}}}}', r"costs\.values: \{\}"),
+        ('{"a": {"promise": {"precison": 1}}}', r"promise\.\w+"),
+        ('{"a": {"attributes": {"colour": 0.9}}}', r"attributes\.colour: 0\.9"),
+        (
+            '{"a": {"attributes": {"colour": {"threshold": 1.1}}}}',
+            r"attributes\.colour\.threshold: 1\.1.*equal to 1",
+        ),
+        (
+            '{"a": {"attributes": {"colour": {"treshold": 1}}}}',
+            r"attributes\.colour\.treshold: 1.*a field of attributes\.colour: threshold, answer, promise",
+        ),
     ],
 )
 def test_a_mistake_is_named_with_its_policy_and_field(tmp_path: Path, content: str, said: str) -> None:
