@@ -10,6 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from numpy.typing import NDArray
 from scipy import stats
@@ -19,13 +21,14 @@ from shelver.catalog.ingest import ingest
 from shelver.catalog.store import Catalog
 from shelver.cli import main
 from shelver.compare import Comparison, Pair, compare, paired, read_comparison, write_comparison
-from shelver.compare.ask import Answers, ask, differing
+from shelver.compare.ask import Answers, AttributeAnswers, ask, differing
 from shelver.compare.golden import Golden, Slice, read_golden, slices_of
-from shelver.compare.judge import judge, points
+from shelver.compare.judge import judge, model_row, points
+from shelver.compare.page import ATTRIBUTE_COLUMNS, attribute_cells, page
 from shelver.compare.run import model_names
 from shelver.compare.schema import Gap, Latency
 from shelver.errors import CatalogError, InputError, ModelError, ShapeError
-from shelver.evaluate import Figures, evaluate
+from shelver.evaluate import AttributeFigures, Figures, evaluate
 from shelver.taxonomy import Taxonomy
 
 BAR, DECK, LAMPS, CARS = 5, 6, 3, 4  # nodes of the seven-node tree
@@ -242,6 +245,139 @@ def test_a_loss_of_value_behind_a_better_mean_is_told(seven: Taxonomy) -> None:
     assert any("worse by value, though not by accuracy" in warning for warning in pair.warnings)
 
 
+# Attributes, and several right paths
+
+
+def with_attributes(answers: Answers, **right: NDArray[np.bool_]) -> Answers:
+    """The same model, right in its attributes where it is told to be."""
+    found = {
+        name: AttributeAnswers(AttributeFigures(n=len(one), accuracy=round(float(one.mean()), 6)), one)
+        for name, one in right.items()
+    }
+    return replace(answers, attributes=found)
+
+
+def test_attributes_are_compared_product_by_product_and_leave_the_verdict_alone(seven: Taxonomy) -> None:
+    rng = np.random.default_rng(20)
+    golden = golden_of(seven, rng.choice(np.array([BAR, DECK, LAMPS, CARS], np.int32), 3_000))
+    before = rng.random(3_000) < 0.8
+    after = before | (rng.random(3_000) < 0.3)
+    colour = rng.random(2_000) < 0.9  # only some products have a label of it
+    worse = colour & (rng.random(2_000) < 0.95)
+    season = rng.random(3_000) < 0.7
+    better = season | (rng.random(3_000) < 0.1)
+    use = rng.random(500) < 0.5
+    one = with_attributes(answers_of("A", golden, before), colour=colour, season=season, use=use, old=use)
+    other = with_attributes(answers_of("B", golden, after), season=better, colour=worse, use=use, new=use)
+    [pair] = judge(one, [other], golden, [])
+    [plain] = judged(golden, before, after, slices=[])
+    assert pair.verdict == plain.verdict == "better"
+    assert pair.sentence == plain.sentence
+    assert [gap.name for gap in pair.attributes] == ["colour", "season", "use"]  # those that both answer
+    assert [gap.verdict for gap in pair.attributes] == ["worse", "better", "same"]
+    p = []
+    for gap, (was, now) in zip(pair.attributes, ((colour, worse), (season, better), (use, use)), strict=True):
+        assert gap.n == len(was)
+        assert (gap.baseline, gap.challenger) == pytest.approx((was.mean(), now.mean()), abs=1e-6)
+        assert gap.gap.difference == pytest.approx(now.mean() - was.mean(), abs=1e-6)
+        gained, lost = int((now & ~was).sum()), int((was & ~now).sum())
+        assert gap.p == pytest.approx(stats.binomtest(gained, gained + lost).pvalue if gained + lost else 1.0)
+        p.append(gap.p)
+        low, high = gap.gap.low, gap.gap.high
+        theirs = stats.bootstrap(
+            (now.astype(float) - was,), np.mean, n_resamples=2_000, method="percentile", rng=1
+        ).confidence_interval
+        assert (low, high) == pytest.approx((theirs.low, theirs.high), abs=0.004)
+    assert tuple(gap.p_holm for gap in pair.attributes) == pytest.approx(paired.holm(p))
+    assert [w for w in pair.warnings if "attribute" in w] == [w for w in pair.warnings if "B is worse on" in w]
+    points_lost = f"{100 * pair.attributes[0].gap.difference:.1f} points"
+    assert f"B is worse on attribute colour: {points_lost} (95 % interval -" in pair.warnings[-1]
+    assert "corrected for 3 attributes" in pair.warnings[-1]
+
+
+def test_models_with_the_same_categories_are_warned_of_worse_attributes(seven: Taxonomy) -> None:
+    golden = golden_of(seven, np.full(600, BAR, np.int32))
+    right = np.ones(600, np.bool_)
+    one = with_attributes(answers_of("A", golden, right), colour=right)
+    other = with_attributes(answers_of("B", golden, right), colour=np.arange(600) % 10 > 0)
+    [pair] = judge(one, [other], golden, [])
+    assert pair.verdict == "same"
+    assert len(pair.warnings) == 1
+    assert "worse on attribute colour" in pair.warnings[0]
+
+
+def test_the_page_has_a_line_for_each_attribute_and_model(seven: Taxonomy) -> None:
+    rng = np.random.default_rng(21)
+    golden = golden_of(seven, rng.choice(np.array([BAR, LAMPS], np.int32), 400))
+    right = [rng.random(400) < 0.8 for _ in range(3)]
+    answers = [
+        with_attributes(
+            answers_of("ABC"[i], golden, one), colour=right[i], **({"use": right[0]} if i != 1 else {})
+        )
+        for i, one in enumerate(right)
+    ]
+    lenient = Figures(n=400, accuracy=0.9876, hierarchical_f1=0.99)
+    comparison = Comparison(
+        catalog="c",
+        catalog_version="v",
+        split="test",
+        n=400,
+        n_unlabelled=0,
+        values_from=None,
+        models=tuple(model_row(one, golden) for one in (replace(answers[0], lenient=lenient), *answers[1:])),
+        pairs=tuple(judge(answers[0], answers[1:], golden, [])),
+    )
+    rows = attribute_cells(comparison)
+    assert [row[:2] for row in rows] == [
+        [n, m] for n, models in (("colour", "ABC"), ("use", "AC")) for m in models
+    ]
+    assert all(len(row) == len(ATTRIBUTE_COLUMNS) for row in rows)
+    assert rows[0][7:] == [None] * 5  # the baseline against itself
+    assert rows[4][7:] == ["+0.00", "+0.00", "+0.00", "p = 1.000", "same"]
+    text = page(comparison)
+    assert text.count('<section id="attributes">') == text.count('<section id="several">') == 1
+    assert "0.9876" in text
+    assert text.count("<svg") == 1 + sum(pair.verdict != "same" for pair in comparison.pairs)
+    without = comparison.model_copy(
+        update={
+            "models": tuple(model_row(answers_of("A", golden, one), golden) for one in right),
+            "pairs": (),
+        }
+    )
+    assert '<section id="attributes">' not in page(without)
+    assert '<section id="several">' not in page(without)
+
+
+def test_several_right_paths_are_read_and_shown_beside_the_strict_figures(
+    text_model: Path, tiny_catalog: Catalog, tmp_path: Path
+) -> None:
+    assert read_golden(tiny_catalog, "test").also is None
+    tree = tiny_catalog.taxonomy
+    shutil.copytree(tiny_catalog.folder, tmp_path / "several")
+    [shard] = [shard.file for shard in tiny_catalog.info.shards if shard.split == "test"]
+    table = pq.read_table(tmp_path / "several" / shard)
+    also = [[tree.ids[k] for k in range(tree.n_nodes)] if i < 2 else ["gone"] if i < 4 else [] for i in range(30)]
+    column = pa.array(also, pa.list_(pa.string()))
+    named = [name for name in table.column_names if name != "also_node_ids"]
+    pq.write_table(table.select(named).append_column("also_node_ids", column), tmp_path / "several" / shard)
+    catalog = Catalog(tmp_path / "several", tiny_catalog.info)
+    golden = read_golden(catalog, "test")
+    assert golden.also is not None
+    assert golden.also[:2].tolist() == [list(range(tree.n_nodes))] * 2
+    assert (golden.also[2:] == -1).all()
+    answers = ask(text_model, catalog, "test", golden, name="A", threads=1, say=quiet)
+    strict = ask(text_model, tiny_catalog, "test", read_golden(tiny_catalog, "test"), name="A", say=quiet)
+    assert strict.lenient is None
+    assert answers.figures == strict.figures
+    assert np.array_equal(answers.correct, strict.correct)
+    assert answers.lenient is not None
+    saved = ~answers.correct[:2] & (answers.node[:2] >= 0)
+    assert answers.lenient.accuracy == pytest.approx((answers.correct.sum() + saved.sum()) / 30, abs=1e-6)
+    report = evaluate(text_model, catalog, say=quiet, threads=1)
+    assert report.lenient is not None
+    assert report.lenient.figures == answers.lenient
+
+
 def test_unharmed_models_raise_no_warning(seven: Taxonomy) -> None:
     rng = np.random.default_rng(11)
     golden = golden_of(seven, rng.choice(np.array([BAR, DECK, LAMPS, CARS], np.int32), 500))
@@ -319,7 +455,8 @@ def test_products_that_a_model_cannot_answer_count_as_wrong(comparison: Comparis
 def test_the_same_model_exported_twice_is_called_the_same(
     text_model: Path, tiny_catalog: Catalog, embeddings_cache: Path, tmp_path: Path
 ) -> None:
-    from shelver.train.run import recorded_config, train
+    from shelver.train.folder import recorded_config
+    from shelver.train.run import train
 
     copied, again = tmp_path / "copied", tmp_path / "again"
     shutil.copytree(text_model, copied)

@@ -16,9 +16,13 @@ import numpy as np
 import pytest
 
 from shelver import registry
+from shelver.attributes import Attribute, Value, Vocabulary
 from shelver.calibrate.experts import Part
 from shelver.catalog.store import Catalog
 from shelver.evaluate import (
+    AttributeFigures,
+    AttributePoint,
+    AttributeReport,
     Branch,
     Calibrated,
     Confusions,
@@ -26,15 +30,18 @@ from shelver.evaluate import (
     Examples,
     Figures,
     Honesty,
+    Lenient,
     Mistake,
     PolicyPoint,
     Report,
     SiblingMistake,
+    SourceFigures,
+    ValueMistake,
     Views,
     evaluate,
 )
 from shelver.evaluate.parts import Bins, Curve
-from shelver.registry import Manifest
+from shelver.registry import AttributeHead, Manifest
 from shelver.report import MAX_BYTES, learning_rows, publish, write_card, write_html
 from shelver.report.words import encoders, interval, weights
 
@@ -470,3 +477,109 @@ def test_a_blend_is_told_part_by_part(manifest: Manifest) -> None:
     assert asked.count("text, 75 % of the blend") == asked.count("text, 25 % of the blend") > 0
     assert "text" not in asked
     assert asked.count("picture") == [name for name, _, _ in weights(manifest)].count("picture")
+
+
+def attribute(n: int = 100, accuracy: float = 0.875, **more: object) -> AttributeReport:
+    """How one attribute was answered, with something of everything."""
+    half = AttributeFigures(n=n // 2, n_values=3, accuracy=0.5, macro_f1=0.25, coverage=0.75)
+    return AttributeReport.model_validate(
+        {
+            "n": n,
+            "n_values": 5,
+            "accuracy": accuracy,
+            "coverage": 0.975,
+            "precision": 0.9,
+            "macro_f1": 0.625,
+            "ece": 0.0125,
+            "coverage_at_95": 0.4375,
+            "n_learned": 4,
+            "n_unlearned": 3,
+            "n_unknown": 2,
+            "by_source": {"image": SourceFigures(n=40, share=0.4, precision=0.7)},
+            "asked": {"text": half, "image": half.model_copy(update={"accuracy": 0.3125}), "both": half},
+            "reliability": Bins(n=(50, 50), confidence=(0.5, 0.9), accuracy=(0.45, 0.95)),
+            "confusions": (ValueMistake(true_value="navy", predicted_value="black", n=17, share=0.34),),
+            **more,
+        }
+    )
+
+
+def test_attributes_stand_in_tables_beside_their_pictures(bare: Report, write: Write) -> None:
+    found = {
+        "colour": attribute(),
+        "season": attribute(400, multi=True, asked={}),
+        "cut": AttributeReport(n=0, n_learned=2),
+    }
+    page = write(bare.model_copy(update={"attributes": found}))
+    assert ("section", {"id": "attributes"}) in page.tags
+    assert ("a", {"href": "#attributes"}) in page.tags
+    text = page.text.split("Each attribute over the products", 1)[1]
+    assert "Attributes of the model without any label here: 1." in text
+    # labelled, values, learned, accuracy, answered, precision, macro-F1, of common values, weighted, micro
+    assert "colour10054" + "87.5 %97.5 %90.0 %62.5 %–––" + "32" in text
+    assert text.index("season (several)400") < text.index("colour1005")  # most is known of it
+    assert "text: accuracy" in text
+    assert "31.2 %" in text  # from the picture alone
+    assert "navyblack1734.0 %" in text
+    assert "43.8 %" in text  # coverage at 95 %
+    assert "Reliability of colour" in text
+    assert "Reliability of season" in text
+    assert "Accuracy of attributes, asked three ways" in text
+
+
+def test_a_page_without_attributes_and_one_right_path_each_says_nothing_of_them(
+    bare: Report, write: Write
+) -> None:
+    page = write(bare)
+    assert ("section", {"id": "attributes"}) not in page.tags
+    assert ("section", {"id": "several"}) not in page.tags
+    assert "Each attribute over" not in page.text
+    assert "enient" not in page.text
+
+
+def test_of_many_attributes_eight_are_drawn_and_all_are_in_the_tables(bare: Report, write: Write) -> None:
+    many = {f"a{i}{NASTY}": attribute(1000 - i, asked={}) for i in range(30)}
+    page = write(bare.model_copy(update={"attributes": many}))
+    assert page.count("svg") - write(bare).count("svg") == 8
+    assert sum(f'a{i}"><script>' in page.text for i in range(30)) == 30
+    assert page.count("script") == 0
+    assert "Those of 22 more" in page.text
+    crowd = {f"a{i}": attribute(1000 - i, asked={}) for i in range(300)}
+    assert (
+        "More attributes, in report.json alone: 100." in write(bare.model_copy(update={"attributes": crowd})).text
+    )
+
+
+def test_strict_and_lenient_figures_stand_side_by_side(bare: Report, write: Write) -> None:
+    lenient = Lenient(n_several=1234, figures=bare.figures.model_copy(update={"accuracy": 0.9375}))
+    page = write(bare.model_copy(update={"lenient": lenient, "accuracy": 0.8125}))
+    assert ("section", {"id": "several"}) in page.tags
+    text = page.text.split("1,234 products have more than one right path", 1)[1]
+    assert "81.2 %93.8 %" in text
+
+
+def test_what_a_policy_makes_of_attributes_stands_below_the_policies(bare: Report, write: Write) -> None:
+    point = with_names(bare, "x").policies["x"]
+    ruled = point.model_copy(
+        update={"attributes": {"colour": AttributePoint(promised=0.95, coverage=0.625, precision=0.9625)}}
+    )
+    assert "taxcolour95.0 %96.2 %62.5 %" in write(bare.model_copy(update={"policies": {"tax": ruled}})).text
+
+
+def test_a_card_lists_attributes_and_their_figures(report: Report, copied: Path, manifest: Manifest) -> None:
+    head = AttributeHead(name="colour", start=0, calibration=manifest.calibration)
+    heads = manifest.head.model_copy(update={"attributes": (head,)})
+    of_model = manifest.model_copy(update={"head": heads})
+    values = tuple(Value(name=name) for name in ("red", "blue", "pink"))
+    Vocabulary(attributes=(Attribute(name="colour", multi=True, values=values, nodes=("Home",)),)).save(
+        copied / registry.ATTRIBUTES
+    )
+    # The card is of the model that the report is of, whatever its manifest would be called.
+    judged = report.model_copy(
+        update={"attributes": {"colour": attribute()}, "model_version": of_model.model_version}
+    )
+    card = write_card(of_model, judged, copied).read_text(encoding="utf-8")
+    assert "| colour | 3, several a product | 1 category and all below |" in card
+    assert "| colour | 100 | 87.5 % |" in card
+    assert write_card(of_model, None, copied).read_text(encoding="utf-8") == card
+    assert "colour" not in write_card(manifest, report, copied).read_text(encoding="utf-8")

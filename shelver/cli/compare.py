@@ -83,7 +83,7 @@ def refuse_results_in(out: Path) -> None:
 
 def comparison_text(comparison: Comparison) -> str:
     """A comparison for the screen: the table, then each pair's verdict, warnings and slices."""
-    from shelver.compare.page import COLUMNS, model_cells
+    from shelver.compare.page import ATTRIBUTE_COLUMNS, COLUMNS, attribute_cells, model_cells
 
     head = f"{comparison.n:,} products of the {comparison.split} split of {comparison.catalog}"
     lines = [head, say.table(COLUMNS, [model_cells(model) for model in comparison.models]), *comparison.notes]
@@ -91,6 +91,11 @@ def comparison_text(comparison: Comparison) -> str:
         lines += ["", pair.sentence, *(f"WARNING: {warning}" for warning in pair.warnings)]
         if pair.verdict != "same" and pair.slices:
             lines.append(_slices_text(pair, "value" if comparison.values_from else "products"))
+    if attributes := attribute_cells(comparison):
+        lines += ["", say.table(ATTRIBUTE_COLUMNS, attributes)]
+    for model in comparison.models:
+        if model.lenient is not None:
+            lines.append(f"{model.name}: any of several right paths: accuracy {model.lenient.accuracy:.4f}")
     return "\n".join(lines)
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -12,13 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shelver import registry
+from shelver.attributes import EMPTY
 from shelver.catalog.split import Part
 from shelver.catalog.store import Catalog
 from shelver.compare.golden import Golden
 from shelver.compare.schema import Latency
 from shelver.decide import Policy, Predictions, concatenate
 from shelver.errors import CatalogError
-from shelver.evaluate import Figures, row
+from shelver.evaluate import AttributeFigures, Figures, row
+from shelver.evaluate.attributes import AttributeTally
+from shelver.evaluate.attributes import figures as attribute_figures
 from shelver.metrics.hierarchical import agreement
 from shelver.pipeline import Classifier
 from shelver.product import Product
@@ -32,6 +35,19 @@ TELL_EVERY_S: Final = 5.0
 _POLICY: Final = Policy(n_top=3)
 
 Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class AttributeAnswers:
+    """What one model said of one attribute.
+
+    Attributes:
+        figures: over the M products with a label of it.
+        right: which of them have exactly the labelled values as their answer, in the catalog's order, shape (M,).
+    """
+
+    figures: AttributeFigures
+    right: NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +67,8 @@ class Answers:
         seconds: that answering took.
         latency: of single products.
         core_bytes: of the files that the model runs from.
+        lenient: figures with any of several right paths right; None where no product has several.
+        attributes: by name, those with a label.
     """
 
     name: str
@@ -64,6 +82,8 @@ class Answers:
     seconds: float
     latency: Latency
     core_bytes: int
+    lenient: Figures | None = None
+    attributes: Mapping[str, AttributeAnswers] = field(default_factory=dict)
 
 
 def ask(
@@ -99,6 +119,7 @@ def ask(
     singles = set(np.unique(np.linspace(0, len(golden) - 1, N_SINGLE).astype(int)).tolist())
     alone: list[Product] = []
     parts: list[Predictions] = []
+    tally = AttributeTally(EMPTY)
     seconds, n_done = 0.0, 0
     told = time.monotonic()
     with_images = classifier.image2emb is not None
@@ -109,8 +130,10 @@ def ask(
         if not parts:
             classifier(labelled, policy=_POLICY)  # the first call sets up what later ones find
         begun = time.perf_counter()
-        parts.append(classifier(labelled, policy=_POLICY))
+        answer = classifier(labelled, policy=_POLICY)
         seconds += time.perf_counter() - begun
+        tally.add(labelled, answer)
+        parts.append(replace(answer, attributes={}))
         alone += [p for i, p in enumerate(labelled, start=n_done) if i in singles]
         n_done += len(labelled)
         if time.monotonic() - told > TELL_EVERY_S:
@@ -119,6 +142,8 @@ def ask(
     said = concatenate(parts)
     node = np.where(said.answered, said.node, -1).astype(np.int32)
     manifest = classifier.manifest
+    worth = golden.value if golden.values_from is not None else None
+    also = _others_in_tree(tree, golden)
     return Answers(
         name=name,
         model_version=classifier.model_version,
@@ -127,10 +152,15 @@ def ask(
         confidence=said.confidence,
         correct=node == truth,
         credit=agreement(tree, truth, node),
-        figures=row(tree, truth, said, golden.value if golden.values_from is not None else None),
+        figures=row(tree, truth, said, worth),
         seconds=seconds,
         latency=_latency(classifier, alone),
         core_bytes=sum((model / file).stat().st_size for file in (registry.MANIFEST, *manifest.files)),
+        lenient=None if also is None else row(tree, truth, said, worth, also=also),
+        attributes={
+            name: AttributeAnswers(attribute_figures(judged), judged.exactly_right())
+            for name, judged in tally.judged().items()
+        },
     )
 
 
@@ -159,6 +189,14 @@ def _in_tree(tree: Taxonomy, golden: Golden, model: Path) -> NDArray[np.int32]:
             "other categories are then quarantined).",
         )
     return truth
+
+
+def _others_in_tree(tree: Taxonomy, golden: Golden) -> NDArray[np.int32] | None:
+    """The other right nodes as indices into a model's tree, -1 where that does not know them."""
+    if golden.also is None:
+        return None
+    place = np.array([*(-1 if k is None else k for k in map(tree.find, golden.tree.ids)), -1], np.int32)
+    return place[golden.also]  # the last, at index -1, stands for none
 
 
 def _latency(classifier: Classifier, products: Sequence[Product]) -> Latency:

@@ -15,6 +15,7 @@ from shelver.catalog.split import Part
 from shelver.catalog.store import Catalog
 from shelver.compare.schema import SliceKind, ValuesFrom
 from shelver.errors import CatalogError, InputError
+from shelver.evaluate.several import padded
 from shelver.metrics import FREQUENCIES, head_torso_tail
 from shelver.taxonomy import Taxonomy
 from shelver.values import popularity
@@ -49,6 +50,7 @@ class Golden:
         inputs: what each product came with, an index into INPUTS, shape (N,).
         source, language: of each product, None where unknown, shape (N,).
         n_unlabelled: products of the split without a label.
+        also: other right nodes, -1 padded, shape (N, A); None where no product has any.
     """
 
     tree: Taxonomy
@@ -59,6 +61,7 @@ class Golden:
     source: NDArray[Any]
     language: NDArray[Any]
     n_unlabelled: int
+    also: NDArray[np.int32] | None = None
 
     def __len__(self) -> int:
         return len(self.node)
@@ -77,7 +80,7 @@ def read_golden(catalog: Catalog, split: Part, values: NDArray[np.float64] | Non
         CatalogError: no labelled product.
         InputError: `values` has negative or unknown ones, or none above 0 for these products.
     """
-    columns = ["title", "description", "brand", "node_id", "source", "language"]
+    columns = ["title", "description", "brand", "node_id", "source", "language", "also_node_ids"]
     pictures = ["images"] if catalog.info.n_with_images else []
     parts, n_unlabelled = [], 0
     for batch in catalog.tables(split, columns=[*columns, *pictures], batch_rows=1024):
@@ -90,7 +93,8 @@ def read_golden(catalog: Catalog, split: Part, values: NDArray[np.float64] | Non
         for name in pictures:
             has = pc.fill_null(pc.list_value_length(labelled[name]), 0).to_numpy() > 0
             inputs |= (has * np.int8(2)).astype(np.int8)
-        parts.append(labelled.select(["node_id", "source", "language"]).append_column("inputs", [inputs]))
+        kept = ["node_id", "source", "language", "also_node_ids"]
+        parts.append(labelled.select(kept).append_column("inputs", [inputs]))
     n = sum(part.num_rows for part in parts)
     if not n:
         raise CatalogError(
@@ -112,7 +116,19 @@ def read_golden(catalog: Catalog, split: Part, values: NDArray[np.float64] | Non
         source=table["source"].to_numpy(),
         language=table["language"].to_numpy(),
         n_unlabelled=n_unlabelled,
+        also=_also(table["also_node_ids"], tree),
     )
+
+
+def _also(column: pa.ChunkedArray, tree: Taxonomy) -> NDArray[np.int32] | None:
+    """Other right nodes; ids that the tree does not have are passed over."""
+    row = pc.list_parent_indices(column.combine_chunks()).to_numpy()
+    named = pc.list_flatten(column).combine_chunks().dictionary_encode()
+    if not len(row):
+        return None
+    place = np.array([-1 if k is None else k for k in map(tree.find, named.dictionary.to_pylist())], np.int32)
+    node = place[named.indices.to_numpy()]
+    return padded(row[node >= 0].astype(np.int64), node[node >= 0], len(column))
 
 
 def _worth(

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from shelver.compare import paired
 from shelver.compare.ask import Answers, differing
 from shelver.compare.golden import Golden, Slice
-from shelver.compare.schema import Gap, ModelRow, Pair, SliceGap, Verdict
+from shelver.compare.schema import AttributeGap, Gap, ModelRow, Pair, SliceGap, Verdict
 
 SEED: Final = 0
 TELLING: Final = 0.005
@@ -46,6 +46,8 @@ def model_row(answers: Answers, golden: Golden) -> ModelRow:
         products_per_s=round(len(golden) / max(answers.seconds, 1e-9), 1),
         core_bytes=answers.core_bytes,
         latency=answers.latency,
+        lenient=answers.lenient,
+        attributes={name: one.figures for name, one in answers.attributes.items()},
     )
 
 
@@ -113,6 +115,7 @@ def _pair(
         value_partial=gaps["value_partial"] if known else None,
         n_more=n_more,
         slices=sliced,
+        attributes=_attributes(baseline, challenger),
     )
     sentence = _sentence(pair, baseline, challenger, count.n, n_challengers)
     return pair.model_copy(update={"sentence": sentence, "warnings": _warnings(pair, golden)})
@@ -122,6 +125,10 @@ def _count(baseline: Answers, challenger: Answers, rows: NDArray[np.bool_] | Non
     before, after = baseline.correct, challenger.correct
     if rows is not None:
         before, after = before[rows], after[rows]
+    return _counted(before, after)
+
+
+def _counted(before: NDArray[np.bool_], after: NDArray[np.bool_]) -> _Count:
     return _Count(len(before), int((after & ~before).sum()), int((before & ~after).sum()))
 
 
@@ -177,6 +184,36 @@ def _sliced(
     return tuple(found)
 
 
+def _attributes(baseline: Answers, challenger: Answers) -> tuple[AttributeGap, ...]:
+    """Attribute by attribute, those that both models answer."""
+    both = {
+        name: (one.right, challenger.attributes[name].right)
+        for name, one in baseline.attributes.items()
+        if name in challenger.attributes
+    }
+    counts = [_counted(*right) for right in both.values()]
+    corrected = paired.holm([count.p for count in counts])
+    found = []
+    for (name, (before, after)), count, p_holm in zip(both.items(), counts, corrected, strict=True):
+        low, high = paired.share_interval(count.n_gained, count.n_lost, count.n, seed=SEED)
+        gap = Gap(difference=_short(count.difference), low=_short(low), high=_short(high))
+        found.append(
+            AttributeGap(
+                name=name,
+                n=count.n,
+                baseline=_short(float(before.mean())),
+                challenger=_short(float(after.mean())),
+                gap=gap,
+                n_gained=count.n_gained,
+                n_lost=count.n_lost,
+                p=count.p,
+                p_holm=p_holm,
+                verdict=_verdict(p_holm, gap) if count.n_gained + count.n_lost else "same",
+            )
+        )
+    return tuple(found)
+
+
 def _verdict(p: float, gap: Gap) -> Verdict:
     if p > 1 - paired.LEVEL:
         return "open"
@@ -205,10 +242,18 @@ def _sentence(pair: Pair, baseline: Answers, challenger: Answers, n: int, n_chal
 
 
 def _warnings(pair: Pair, golden: Golden) -> tuple[str, ...]:
-    """Where the challenger is worse: in the value if not in the mean, and slice by slice, the largest first."""
+    """Where the challenger is worse: in the value if not in the mean, slice by slice, the largest first, and in
+    which attributes."""
+    b = pair.challenger
+    of_attributes = [
+        f"{b} is worse on attribute {one.name}: "
+        f"{points(one.gap, f'McNemar {p_value(one.p_holm)}, corrected for {len(pair.attributes)} attributes')}."
+        for one in pair.attributes
+        if one.verdict == "worse"
+    ]
     if pair.verdict == "same":
-        return ()
-    said, b = [], pair.challenger
+        return tuple(of_attributes)
+    said = []
     if pair.value is not None and pair.value.high < 0 and pair.verdict != "worse":
         said.append(f"{b} is worse by value, though not by accuracy: {points(pair.value)}.")
     of = "value" if golden.values_from is not None else "products"
@@ -217,7 +262,7 @@ def _warnings(pair: Pair, golden: Golden) -> tuple[str, ...]:
         p = f"McNemar {p_value(one.p_holm)}, corrected for {len(pair.slices)} slices"
         share = f"{one.value_share:.0%}".replace("%", " %")
         said.append(f"{b} is worse on {slice_name(one)}, {share} of the {of}: {points(one.gap, p)}.")
-    return tuple(said)
+    return (*said, *of_attributes)
 
 
 def slice_name(one: SliceGap) -> str:

@@ -115,6 +115,41 @@ def model_cells(model: ModelRow) -> list[object]:
     ]
 
 
+ATTRIBUTE_COLUMNS: Final = (
+    "attribute",
+    "model",
+    "labelled",
+    "accuracy",
+    "macro_f1",
+    "answered",
+    "ece",
+    "points",
+    "from",
+    "to",
+    "corrected",
+    "verdict",
+)
+
+
+def attribute_cells(comparison: Comparison) -> list[list[object]]:
+    """A line for each attribute and model, as in ATTRIBUTE_COLUMNS; those of the baseline have no differences."""
+    gaps = {(one.name, pair.challenger): one for pair in comparison.pairs for one in pair.attributes}
+    rows: list[list[object]] = []
+    for name in dict.fromkeys(name for model in comparison.models for name in model.attributes):
+        for model in comparison.models:
+            of = model.attributes.get(name)
+            if of is None:
+                continue
+            row: list[object] = [name, model.name, of.n, of.accuracy, of.macro_f1, of.coverage, of.ece]
+            gap = gaps.get((name, model.name))
+            if gap is None:
+                row += [None] * 5
+            else:
+                row += [*_gap_cells(gap.gap), p_value(gap.p_holm), gap.verdict]
+            rows.append(row)
+    return rows
+
+
 def page(comparison: Comparison) -> str:
     """The whole page.
 
@@ -124,7 +159,7 @@ def page(comparison: Comparison) -> str:
     digest = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
     policy = f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
     title = f"{len(comparison.models)} models on {safe(comparison.catalog)}"
-    content = [_verdicts(comparison), _models(comparison)]
+    content = [_verdicts(comparison), _models(comparison), _lenient(comparison), _attributes(comparison)]
     content += [_pair(pair, comparison, number) for number, pair in enumerate(comparison.pairs, start=1)]
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
@@ -157,6 +192,45 @@ def _models(comparison: Comparison) -> str:
         "path; seconds and per_s: answering in batches; MB: the model's files; p50_ms, p95_ms: one product alone."
     )
     return section("Models", table(COLUMNS, rows, n_words=2), paragraph(meaning), anchor="models")
+
+
+def _lenient(comparison: Comparison) -> str:
+    """Strict and lenient accuracy, where some products have several right paths."""
+    rows = [
+        [model.name, *[_cell(value) for value in (model.figures.accuracy, lenient.accuracy)]]
+        + [_cell(value) for value in (model.figures.hierarchical_f1, lenient.hierarchical_f1)]
+        for model in comparison.models
+        if (lenient := model.lenient) is not None
+    ]
+    if not rows:
+        return ""
+    header = ("model", "accuracy, strict", "lenient", "hierarchical F1, strict", "lenient")
+    said = "Some products have several right paths. Strict, as everywhere else here: only the first is right."
+    return section("Several right paths", paragraph(said), table(header, rows), anchor="several")
+
+
+def _attributes(comparison: Comparison) -> str:
+    """Attribute by attribute, and the differences where both models answer one."""
+    rows = attribute_cells(comparison)
+    if not rows:
+        return ""
+    bars = {
+        f"{one.name}, {pair.challenger}": (one.gap, one.verdict)
+        for pair in comparison.pairs
+        for one in pair.attributes
+    }
+    picture = ""
+    if bars:
+        caption = (
+            "Points of accuracy that the challenger has more than the baseline, with 95 % intervals; another "
+            "colour where the difference stands after the correction for the number of attributes."
+        )
+        picture = figure(interval_bars(bars, title="Attributes"), caption)
+    said = "Each attribute over the products with a label of it; a product without an answer is wrong."
+    cells = [[_cell(value) for value in row] for row in rows]
+    return section(
+        "Attributes", paragraph(said), picture, table(ATTRIBUTE_COLUMNS, cells, n_words=2), anchor="attributes"
+    )
 
 
 def _pair(pair: Pair, comparison: Comparison, number: int) -> str:

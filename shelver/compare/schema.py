@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from shelver.catalog.split import Part
 from shelver.errors import InputError
-from shelver.evaluate import Figures
+from shelver.evaluate import AttributeFigures, Figures
 
 COMPARISON: Final = "compare.json"
-FORMAT_VERSION: Final = 1
+FORMAT_VERSION: Final = 2
 
 Verdict = Literal["same", "better", "worse", "open"]
 SliceKind = Literal["branch", "modality", "source", "language", "frequency"]
@@ -37,7 +37,10 @@ class ModelRow(_Part):
     Attributes:
         name: its folder, or as much of its path as tells it from the others.
         model_version: twelve hex digits.
-        figures: as in `report.json`, over all labelled products; the value scores among them.
+        figures: as in `report.json`, over all labelled products; the value scores among them. Where a product has
+            several right paths, only the first is right.
+        lenient: the same with any right path right; None where no product has several.
+        attributes: of those that the model answers, by name, over the products with a label of the attribute.
         seconds: that the model took to answer for all products, reading the catalog not counted.
         products_per_s: products over seconds.
         core_bytes: size of the files that the model runs from.
@@ -51,6 +54,8 @@ class ModelRow(_Part):
     products_per_s: float
     core_bytes: int
     latency: Latency
+    lenient: Figures | None = None
+    attributes: dict[str, AttributeFigures] = Field(default_factory=dict)
 
 
 class Gap(_Part):
@@ -91,13 +96,38 @@ class SliceGap(_Part):
     verdict: Verdict
 
 
+class AttributeGap(_Part):
+    """The two models on one attribute that both answer.
+
+    Attributes:
+        name: of the attribute.
+        n: products with a label of it.
+        baseline, challenger: accuracies, as in `AttributeFigures`.
+        gap: of accuracy.
+        n_gained, n_lost, p: as of `SliceGap`.
+        p_holm: corrected for the number of attributes.
+        verdict: of the challenger here, by `p_holm`; "same" where no product tells the two apart.
+    """
+
+    name: str
+    n: int
+    baseline: float
+    challenger: float
+    gap: Gap
+    n_gained: int
+    n_lost: int
+    p: float
+    p_holm: float
+    verdict: Verdict
+
+
 class Pair(_Part):
     """A challenger against the baseline.
 
     Attributes:
         challenger: its name.
-        verdict: of the challenger by accuracy; "same" where the two are one model, or decide everything alike;
-            "open" where they cannot be told apart.
+        verdict: of the challenger by the accuracy of its categories; "same" where the two are one model, or decide
+            every category alike; "open" where they cannot be told apart.
         sentence: the verdict for people.
         warnings: where the challenger is worse, whatever the verdict.
         n_differing: products that the two decide differently.
@@ -107,6 +137,7 @@ class Pair(_Part):
         value, value_partial: gaps of the value scores; None without values.
         n_more: labelled products needed beyond these to tell half a point; None where the verdict is settled.
         slices: the most valuable first within each kind.
+        attributes: those that both models answer, in the baseline's order; they do not change the verdict.
     """
 
     challenger: str
@@ -124,6 +155,7 @@ class Pair(_Part):
     value_partial: Gap | None
     n_more: int | None
     slices: tuple[SliceGap, ...]
+    attributes: tuple[AttributeGap, ...] = ()
 
 
 class Comparison(_Part):
@@ -138,7 +170,7 @@ class Comparison(_Part):
         notes: what a reader has to know of how this was measured.
     """
 
-    format_version: Literal[1] = FORMAT_VERSION
+    format_version: Literal[2] = FORMAT_VERSION
     catalog: str
     catalog_version: str
     split: Part

@@ -2,19 +2,30 @@
 
 Only ever the exported folder, through the same `Classifier` that answers users.
 
-parts.py     the parts of a report
-schema.py    `Report`: what stands in `report.json`, key by key
-figures.py   the figures of some products; reliability, accuracy against coverage
-honesty.py   confidences before and after calibration; the policies' points
-mistakes.py  who is taken for whom, siblings, and the branches that lose the most
-examples.py  the answers worth a look, and their pictures
-promises.py  thresholds fitted and policies held against a split, for `shelver policy`
-score.py     `evaluate`: asks the model about a split and counts
+parts.py            the parts of a report
+attribute_parts.py  those on attributes
+schema.py           `Report`: what stands in `report.json`, key by key
+figures.py          the figures of some products; reliability, accuracy against coverage
+attributes.py       how well attributes are answered
+several.py          other right paths of the products that have some
+honesty.py          confidences before and after calibration; the policies' points
+mistakes.py         who is taken for whom, siblings, and the branches that lose the most
+examples.py         the answers worth a look, and their pictures
+promises.py         thresholds fitted and policies held against a split, for `shelver policy`
+ask.py              asks the model about a split, batch by batch
+score.py            `evaluate`: counts what it said
 """
 
+from shelver.evaluate.attribute_parts import (
+    AttributeFigures,
+    AttributeReport,
+    SourceFigures,
+    ValueMistake,
+)
 from shelver.evaluate.examples import thumbnails
 from shelver.evaluate.figures import level_row, row, select
 from shelver.evaluate.parts import (
+    AttributePoint,
     BeforeAfter,
     Bins,
     Branch,
@@ -25,6 +36,7 @@ from shelver.evaluate.parts import (
     Examples,
     Figures,
     Honesty,
+    Lenient,
     Mistake,
     PolicyPoint,
     SiblingMistake,
@@ -36,6 +48,9 @@ from shelver.evaluate.score import evaluate
 __all__ = [
     "FORMAT_VERSION",
     "REPORT",
+    "AttributeFigures",
+    "AttributePoint",
+    "AttributeReport",
     "BeforeAfter",
     "Bins",
     "Branch",
@@ -46,10 +61,13 @@ __all__ = [
     "Examples",
     "Figures",
     "Honesty",
+    "Lenient",
     "Mistake",
     "PolicyPoint",
     "Report",
     "SiblingMistake",
+    "SourceFigures",
+    "ValueMistake",
     "Views",
     "evaluate",
     "level_row",

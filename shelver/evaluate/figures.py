@@ -19,7 +19,12 @@ PRECISIONS: Final = (0.90, 0.95, 0.99)
 
 
 def row(
-    tree: Taxonomy, truth: NDArray[np.int32], said: Predictions, worth: NDArray[np.float64] | None = None
+    tree: Taxonomy,
+    truth: NDArray[np.int32],
+    said: Predictions,
+    worth: NDArray[np.float64] | None = None,
+    *,
+    also: NDArray[np.int32] | None = None,
 ) -> Figures:
     """The figures of some products.
 
@@ -28,10 +33,16 @@ def row(
         truth: true nodes, shape (N,).
         said: what was decided.
         worth: of each product, shape (N,); None where no values are known.
+        also: other right nodes, -1 padded, shape (N, A): the figures are then lenient, each product scored against
+            the right node that its answer comes nearest to. None: they are strict.
     """
     if not len(truth):
         return Figures(n=0)
     answered = said.answered
+    first = truth
+    if also is not None:
+        truth = metrics.nearest(tree, truth, np.where(answered, said.node, -1), also).astype(np.int32)
+        also = np.column_stack([first, also]).astype(np.int32)
     right = metrics.correct(truth, said.node, answered=answered)
     hierarchical = metrics.hierarchical(tree, truth, said.node, answered=answered)
     sure = said.confidence[answered]
@@ -40,7 +51,7 @@ def row(
         "weighted_f1": metrics.weighted_f1(truth, said.node, answered=answered),
         "macro_f1": metrics.macro_f1(truth, said.node, answered=answered),
         "top3_accuracy": metrics.top_k_accuracy(
-            truth, said.top_node, min(N_TOP, said.top_node.shape[1]), answered=answered
+            truth, said.top_node, min(N_TOP, said.top_node.shape[1]), answered=answered, also=also
         ),
         "hierarchical_precision": hierarchical.precision,
         "hierarchical_recall": hierarchical.recall,
@@ -63,7 +74,7 @@ def row(
         figures["value_score_partial"] = metrics.value_score(
             truth, said.node, worth, taxonomy=tree, answered=answered
         )
-    return Figures(n=len(truth), **{name: _short(value) for name, value in figures.items()})
+    return Figures(n=len(truth), **{name: short(value) for name, value in figures.items()})
 
 
 def level_row(
@@ -74,6 +85,7 @@ def level_row(
     *,
     top: NDArray[np.int32],
     worth: NDArray[np.float64] | None = None,
+    also: NDArray[np.int32] | None = None,
 ) -> Figures:
     """The figures with truth and prediction cut at a level, over the products whose truth reaches it.
 
@@ -87,20 +99,32 @@ def level_row(
         level: 1 is the first below the root.
         top: the most probable nodes of that level, best first, shape (N, N_TOP).
         worth: of each product, shape (N,); None where no values are known.
+        also: other right nodes, as in `row`; of several right paths the one that the whole answer comes nearest to
+            is cut.
     """
+    if also is not None:
+        first = truth
+        truth = metrics.nearest(tree, truth, np.where(said.answered, said.node, -1), also).astype(np.int32)
+        also = tree.ancestors_at(np.column_stack([first, also]), level).astype(np.int32)
     rows, true_at, part = cut(tree, truth, said, level)
     if not len(rows):
         return Figures(n=0)
     part = replace(part, top_node=top[rows])
     smaller, place = tree.cut(level)  # keeps the numbers of the nodes that it keeps
-    figures = row(smaller, true_at, part, None if worth is None else worth[rows])
+    figures = row(
+        smaller,
+        true_at,
+        part,
+        None if worth is None else worth[rows],
+        also=None if also is None else also[rows],
+    )
     honesty = honesty_at(tree, truth, said.node, said.level_confidence, said.answered, level)
     answered = said.answered[rows]
     named = metrics.hierarchical_coverage(smaller, true_at, place[said.node[rows]], answered=answered)
     return figures.model_copy(
         update={
-            "coverage": _short(float(answered.mean())),
-            "hierarchical_coverage": _short(named),
+            "coverage": short(float(answered.mean())),
+            "hierarchical_coverage": short(named),
             "ece": honesty.ece,
             "brier": honesty.brier,
         }
@@ -122,7 +146,7 @@ def cut(
 
 
 def select(said: Predictions, rows: NDArray[np.bool_] | NDArray[np.intp]) -> Predictions:
-    """Some rows of predictions."""
+    """Some rows of predictions, without attributes."""
     index = np.flatnonzero(rows) if rows.dtype == np.bool_ else rows
     some: dict[str, Any] = {}
     for field in fields(said):
@@ -131,7 +155,7 @@ def select(said: Predictions, rows: NDArray[np.bool_] | NDArray[np.intp]) -> Pre
             some[field.name] = column[index]
         elif isinstance(column, tuple):
             some[field.name] = tuple(column[i] for i in index.tolist())
-    return replace(said, **some)
+    return replace(said, **some, attributes={})
 
 
 def honesty(
@@ -144,13 +168,13 @@ def honesty(
         confidence: of each, shape (N,).
         of_level: Brier scores over all outcomes of a level, of all answered products, shape (M,).
     """
-    over_all = None if of_level is None or not len(of_level) else _short(float(of_level.mean()))
+    over_all = None if of_level is None or not len(of_level) else short(float(of_level.mean()))
     if not len(right):
         return Honesty(n=0, brier_all=over_all)
     return Honesty(
         n=len(right),
-        ece=_short(metrics.ece(confidence, right)),
-        brier=_short(metrics.brier(confidence, right)),
+        ece=short(metrics.ece(confidence, right)),
+        brier=short(metrics.brier(confidence, right)),
         brier_all=over_all,
         reliability=_bins(right, confidence),
     )
@@ -197,19 +221,38 @@ def _bins(right: NDArray[np.bool_], confidence: NDArray[np.float32]) -> Bins:
 
 
 def curve(truth: NDArray[np.int32], said: Predictions, *, n_points: int = N_POINTS) -> Curve:
-    """Accuracy against coverage.
-
-    Products of equal confidence are answered together or not at all, so the curve does not depend on their order.
+    """Accuracy against coverage of decided nodes: `curve_of` them.
 
     Args:
         truth: true nodes, shape (N,).
         said: what was decided; products without an answer count against coverage at every threshold.
-        n_points: the most points, spread evenly over the answered products.
+        n_points: the most points.
+    """
+    return curve_of(said.confidence, said.node == truth, said.answered, n_points=n_points)
+
+
+def curve_of(
+    confidence: NDArray[np.floating],
+    right: NDArray[np.bool_],
+    answered: NDArray[np.bool_],
+    *,
+    n_points: int = N_POINTS,
+) -> Curve:
+    """Accuracy against coverage.
+
+    Answers of equal confidence are given together or not at all, so the curve does not depend on their order.
+
+    Args:
+        confidence: of each answer, shape (N,).
+        right: whether it is right, shape (N,).
+        answered: whether there is one, shape (N,); what is not answered counts against coverage at every
+            threshold.
+        n_points: the most points, spread evenly over the answers.
 
     Source:
         El-Yaniv and Wiener 2010, "On the foundations of noise-free selective classification".
     """
-    every = metrics.risk_coverage(said.confidence, said.node == truth, answered=said.answered)
+    every = metrics.risk_coverage(confidence, right, answered=answered)
     if not len(every.coverage):
         return Curve()
     # The first points at which so many answers are given.
@@ -222,7 +265,8 @@ def curve(truth: NDArray[np.int32], said: Predictions, *, n_points: int = N_POIN
     )
 
 
-def _short(value: float | None) -> float | None:
+def short(value: float | None) -> float | None:
+    """A figure with six digits."""
     return None if value is None else round(value, 6)
 
 

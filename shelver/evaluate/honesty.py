@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from shelver import metrics
+from shelver.attributes import EMPTY, Vocabulary
 from shelver.calibrate import MODALITIES, Calibration
 from shelver.decide import OUTCOMES, Policy, Predictions, Probabilities
+from shelver.evaluate.attributes import AttributeTally
 from shelver.evaluate.figures import honesty, honesty_at
-from shelver.evaluate.parts import BeforeAfter, Calibrated, Honesty, PolicyPoint
-from shelver.pipeline import Classifier, Embedding
+from shelver.evaluate.parts import AttributePoint, BeforeAfter, Calibrated, Honesty, PolicyPoint
+from shelver.pipeline import Classifier, Embedding, Prob2Pred
+from shelver.product import Product
 from shelver.taxonomy import Taxonomy
 
 
@@ -85,18 +88,23 @@ class PolicyTally:
 
     Attributes:
         policies: by name.
+        vocabulary: the catalog's.
     """
 
     policies: Mapping[str, Policy]
+    vocabulary: Vocabulary = EMPTY
     _nodes: dict[str, list[NDArray[np.int32]]] = field(default_factory=dict)
     _outcomes: dict[str, list[NDArray[np.int8]]] = field(default_factory=dict)
+    _attributes: dict[str, AttributeTally] = field(default_factory=dict)
 
-    def add(self, classifier: Classifier, probs: Probabilities) -> None:
+    def add(self, prob2pred: Prob2Pred, products: Sequence[Product], probs: Probabilities) -> None:
         """Decide N products by every policy."""
         for name, policy in self.policies.items():
-            said = classifier.prob2pred(probs, policy)
+            said = prob2pred(probs, policy)
             self._nodes.setdefault(name, []).append(np.where(said.answered, said.node, -1).astype(np.int32))
             self._outcomes.setdefault(name, []).append(said.outcome)
+            if policy.attributes:
+                self._attributes.setdefault(name, AttributeTally(self.vocabulary)).add(products, said)
 
     def points(
         self, tree: Taxonomy, truth: NDArray[np.int32], worth: NDArray[np.float64] | None
@@ -105,9 +113,24 @@ class PolicyTally:
         return {
             name: _point(
                 tree, truth, worth, policy, np.concatenate(self._nodes[name]), np.concatenate(self._outcomes[name])
-            )
+            ).model_copy(update={"attributes": self._attribute_points(name, policy)})
             for name, policy in self.policies.items()
         }
+
+    def _attribute_points(self, name: str, policy: Policy) -> dict[str, AttributePoint]:
+        tally = self._attributes.get(name)
+        judged = tally.judged() if tally is not None else {}
+        points = {}
+        for attribute, rule in policy.attributes.items():
+            if attribute not in judged:
+                continue
+            scores = judged[attribute].scores()
+            points[attribute] = AttributePoint(
+                promised=rule.promise.precision if rule.promise else None,
+                coverage=round(scores.coverage, 6),
+                precision=None if scores.precision is None else round(scores.precision, 6),
+            )
+        return points
 
 
 def _point(

@@ -62,6 +62,22 @@ class Figures(ReportPart):
     value_score_partial: float | None = None
 
 
+class Lenient(ReportPart):
+    """The figures once more, where products have several right paths: any of them is right.
+
+    Each product is scored against the right path that its answer comes nearest to.
+
+    Attributes:
+        n_several: products with more than one right path.
+        figures: of all labelled products, those with one right path among them.
+        by_level: the same with all paths cut at the level.
+    """
+
+    n_several: int
+    figures: Figures
+    by_level: dict[str, Figures] = {}
+
+
 class Bins(ReportPart):
     """Confidence against accuracy of the decided node, in at most 15 bins of equal mass; answered products only.
 
@@ -141,6 +157,20 @@ class Calibrated(ReportPart):
     by_level: dict[str, BeforeAfter] = {}
 
 
+class AttributePoint(ReportPart):
+    """What a policy of the model folder makes of one attribute.
+
+    Attributes:
+        promised: the precision that was promised; None where nothing was.
+        coverage: products for which the policy answers the attribute, over those with a label of it.
+        precision: of the answered values, the share that is labelled; None where nothing was answered.
+    """
+
+    promised: float | None
+    coverage: float
+    precision: float | None
+
+
 class PolicyPoint(ReportPart):
     """What a policy of the model folder makes of these products.
 
@@ -155,6 +185,7 @@ class PolicyPoint(ReportPart):
         hierarchical_coverage: as in `Figures`.
         value_score_partial: as in `Figures`.
         outcomes: products by what became of them.
+        attributes: those that the policy has a rule for.
     """
 
     decoder: str
@@ -167,6 +198,7 @@ class PolicyPoint(ReportPart):
     hierarchical_coverage: float
     value_score_partial: float | None
     outcomes: dict[str, int]
+    attributes: dict[str, AttributePoint] = {}
 
 
 class Mistake(ReportPart):

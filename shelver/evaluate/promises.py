@@ -164,7 +164,7 @@ def judge_policies(
     truth: list[NDArray[np.int32]] = []
     values: list[float] = []
     for products, labels, probs in _answers(classifier, catalog, split, say):
-        tally.add(classifier, probs)
+        tally.add(classifier.prob2pred, products, probs)
         truth.append(labels)
         values += [float("nan") if p.value is None else p.value for p in products]
     true, worth = np.concatenate(truth), _worth(np.array(values))

@@ -6,11 +6,12 @@ import json
 from pathlib import Path
 from typing import Final, Literal
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from shelver.calibrate import Modality
 from shelver.catalog.split import Part
 from shelver.errors import InputError
+from shelver.evaluate.attribute_parts import AttributeReport
 from shelver.evaluate.parts import (
     Bins,
     Branch,
@@ -19,6 +20,7 @@ from shelver.evaluate.parts import (
     Curve,
     Examples,
     Figures,
+    Lenient,
     PolicyPoint,
     SiblingMistake,
     Views,
@@ -26,11 +28,14 @@ from shelver.evaluate.parts import (
 from shelver.metrics import Frequency
 
 REPORT: Final = "report.json"
-FORMAT_VERSION: Final = 3
+FORMAT_VERSION: Final = 4
 
 
 class Report(Figures):
     """What `report.json` says; its own figures are those of all labelled products.
+
+    Where a product has several right paths, all figures but those of `lenient` are strict: only the first is
+    right.
 
     Attributes:
         format_version: raised when a key changes its meaning or goes.
@@ -48,6 +53,8 @@ class Report(Figures):
             picture alone, and both: the same products, so the rows can be compared.
         by_frequency: true label among the head, torso or tail of the training products.
         by_source, by_language: where the catalog has them.
+        lenient: any right path is right; None where no product has several.
+        attributes: those that the model answers, by name, each over the products with a label of it.
         values: where a category's value comes from: a file, or the mean of its products' in the catalog. None: no
             values are known, and every product is worth the same.
         reliability, selective: see `Bins` and `Curve`.
@@ -59,7 +66,7 @@ class Report(Figures):
         tree: the branches that lose the most, parents before children, at most 300.
     """
 
-    format_version: Literal[3] = FORMAT_VERSION
+    format_version: Literal[4] = FORMAT_VERSION
     model: str
     model_version: str
     catalog: str
@@ -75,6 +82,8 @@ class Report(Figures):
     by_frequency: dict[Frequency, Figures]
     by_source: dict[str, Figures]
     by_language: dict[str, Figures]
+    lenient: Lenient | None = None
+    attributes: dict[str, AttributeReport] = Field(default_factory=dict)
     reliability: Views[Bins]
     values: Literal["file", "catalog"] | None = None
     selective: Views[Curve]

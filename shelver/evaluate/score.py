@@ -1,11 +1,9 @@
-"""Asks a model folder about a split of a catalog, batch by batch, and counts."""
+"""Counts what a model folder said of a split of a catalog."""
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -16,57 +14,24 @@ from shelver import metrics, registry
 from shelver.calibrate import MODALITIES, Modality
 from shelver.catalog.split import Part
 from shelver.catalog.store import Catalog
-from shelver.decide import Policy, Predictions, concatenate, greatest, policies_of
+from shelver.decide import Predictions, concatenate, policies_of
 from shelver.errors import CatalogError
-from shelver.evaluate.examples import ExampleKeeper, examples_of_rows
-from shelver.evaluate.figures import N_TOP, bins, curve, cut, level_row, row, select
-from shelver.evaluate.honesty import Confidences, PolicyTally, Uncalibrated, calibrated
+from shelver.evaluate.ask import Column, ask
+from shelver.evaluate.examples import examples_of_rows
+from shelver.evaluate.figures import bins, curve, cut, level_row, row, select
+from shelver.evaluate.honesty import calibrated
 from shelver.evaluate.mistakes import branches, confusions, siblings
-from shelver.evaluate.parts import Figures, Views
+from shelver.evaluate.parts import Figures, Lenient, Views
 from shelver.evaluate.schema import Report
-from shelver.pipeline import Classifier, Embedding
+from shelver.pipeline import Classifier
 from shelver.taxonomy import Taxonomy
 from shelver.values import popularity, read_values
 
 MAX_SLICES: Final = 50
-BATCH_ROWS: Final = 256
-TELL_EVERY_S: Final = 5.0
-_POLICY: Final = Policy(n_top=N_TOP)
 
 T = TypeVar("T")
 Group = tuple[NDArray[np.int32], Predictions]
 """Some products: their true nodes and what was decided of them."""
-
-
-@dataclass(slots=True)
-class _Column:
-    """A column of texts that repeat, as numbers: a million rows must not hold a million strings."""
-
-    codes: dict[str | None, int] = field(default_factory=dict)
-    parts: list[NDArray[np.int32]] = field(default_factory=list)
-
-    def add(self, values: list[str | None]) -> None:
-        self.parts.append(np.array([self.codes.setdefault(v, len(self.codes)) for v in values], np.int32))
-
-
-@dataclass(slots=True)
-class _Answers:
-    """What a split's products are and what the model said of them, batch by batch: some 200 bytes a product."""
-
-    examples: ExampleKeeper
-    policies: PolicyTally
-    before: Confidences = field(default_factory=Confidences)
-    after: Confidences = field(default_factory=Confidences)
-    truth: list[NDArray[np.int32]] = field(default_factory=list)
-    natural: list[Predictions] = field(default_factory=list)
-    level_top: list[NDArray[np.int32]] = field(default_factory=list)
-    asked: dict[Modality, list[Predictions]] = field(default_factory=lambda: {m: [] for m in MODALITIES})
-    asked_truth: list[NDArray[np.int32]] = field(default_factory=list)
-    source: _Column = field(default_factory=_Column)
-    language: _Column = field(default_factory=_Column)
-    n_unlabelled: int = 0
-    picture_errors: Counter[str] = field(default_factory=Counter)
-    seconds: float = 0.0
 
 
 def evaluate(
@@ -98,7 +63,7 @@ def evaluate(
     classifier = Classifier.open(model, threads=threads)
     tree = classifier.taxonomy
     value = read_values(values, tree) if values is not None else popularity(catalog, tree)
-    answers = _answer(classifier, catalog, split, policies_of(model), say)
+    answers = ask(classifier, catalog, split, policies_of(model), say)
     if not answers.natural:
         raise CatalogError(
             f"{catalog.folder} has no labelled product in its {split} split",
@@ -129,6 +94,7 @@ def evaluate(
         return row(tree, truth, said, worth_of(truth))
 
     worth = worth_of(truth)
+    also = answers.also.nodes()
     beside, lost = siblings(tree, truth, said, worth), branches(tree, truth, said, worth)
     shown = examples_of_rows(catalog, split, beside.rows | lost.rows, truth, said)
     levels = range(1, tree.n_levels + 1)
@@ -156,6 +122,8 @@ def evaluate(
         },
         by_source=_slices(answers.source, truth, said, figures),
         by_language=_slices(answers.language, truth, said, figures),
+        lenient=None if also is None else _lenient(tree, truth, said, worth, also, level_top),
+        attributes=answers.attributes.reports(),
         reliability=views(bins),
         values=None if value is None else "catalog" if values is None else "file",
         selective=views(curve),
@@ -169,105 +137,22 @@ def evaluate(
     )
 
 
-def _answer(
-    classifier: Classifier,
-    catalog: Catalog,
-    split: Part,
-    policies: Mapping[str, Policy],
-    say: Callable[[str], None],
-) -> _Answers:
-    answers = _Answers(ExampleKeeper(classifier.taxonomy), PolicyTally(policies))
-    uncalibrated = Uncalibrated(classifier)
-    label_of = _label_map(classifier, catalog, split)
-    n_total, n_done = catalog.info.by_split.get(split, 0), 0
-    started = told = time.monotonic()
-    with_images = classifier.image2emb is not None
-    for products in catalog.products(split, images=with_images, batch_rows=BATCH_ROWS):
-        n_done += len(products)
-        labelled = [p for p in products if p.node_id is not None]
-        answers.n_unlabelled += len(products) - len(labelled)
-        if not labelled:
-            continue
-        begun = time.perf_counter()
-        embedded = classifier.embed(labelled)
-        probs = classifier.emb2prob(embedded.text, embedded.image)
-        said = classifier.decide(labelled, embedded, probs, policy=_POLICY)
-        answers.seconds += time.perf_counter() - begun
-        truth = np.array([label_of[p.node_id] for p in labelled if p.node_id is not None], np.int32)
-        answers.truth.append(truth)
-        answers.natural.append(said)
-        raw = uncalibrated(embedded.text, embedded.image)
-        answers.before.add(truth, raw, classifier.prob2pred(raw, _POLICY))
-        answers.after.add(truth, probs, said)
-        answers.policies.add(classifier, probs)
-        answers.level_top.append(_best_at_levels(classifier.taxonomy, probs.nodes))
-        answers.source.add([p.source for p in labelled])
-        answers.language.add([p.language for p in labelled])
-        answers.picture_errors.update(code for code in said.picture_errors if code is not None)
-        answers.examples.add(labelled, truth, said)
-        _ask_each_way(classifier, answers, truth, said.modality == len(MODALITIES), embedded.text, embedded.image)
-        now = time.monotonic()
-        if now - told > TELL_EVERY_S:
-            told = now
-            rate = n_done / (now - started)
-            say(f"evaluating: {n_done:,} of {n_total:,}, {rate:,.0f}/s, {(n_total - n_done) / rate:,.0f} s left")
-    return answers
-
-
-def _ask_each_way(
-    classifier: Classifier,
-    answers: _Answers,
+def _lenient(
+    tree: Taxonomy,
     truth: NDArray[np.int32],
-    both: NDArray[np.bool_],
-    text: Embedding | None,
-    image: Embedding | None,
-) -> None:
-    """Answer the products that have both again, from either alone."""
-    if text is None or image is None or not both.any():
-        return
-    answers.asked_truth.append(truth[both])
-    text = Embedding(text.values[both], text.present[both])
-    image = Embedding(image.values[both], image.present[both])
-    given: dict[Modality, tuple[Embedding | None, Embedding | None]] = {
-        "text": (text, None),
-        "image": (None, image),
-        "both": (text, image),
-    }
-    for modality, embeddings in given.items():
-        answers.asked[modality].append(classifier.prob2pred(classifier.emb2prob(*embeddings), _POLICY))
-
-
-def _label_map(classifier: Classifier, catalog: Catalog, split: Part) -> dict[str, int]:
-    """Catalog node id → index in the model's tree."""
-    tree = classifier.taxonomy
-    found = {node_id: tree.find(node_id) for node_id in catalog.taxonomy.ids}
-    known = {node_id: k for node_id, k in found.items() if k is not None}
-    if len(known) == len(found):
-        return known
-    wanted = {
-        p.node_id for products in catalog.products(split, images=False) for p in products if p.node_id is not None
-    }
-    missing = sorted(wanted - known.keys())
-    if missing:
-        name = catalog.taxonomy.path(catalog.taxonomy.index(missing[0]))
-        raise CatalogError(
-            f"{len(missing):,} categories of the {split} split of {catalog.folder}, for example {name!r}, "
-            f"are not in the tree of the model",
-            allowed="a catalog whose categories the model's tree has",
-            remedy="Ingest the catalog with --taxonomy and the model folder's taxonomy.json (rows with other "
-            "categories are then quarantined), or train a model on this catalog.",
-        )
-    return known
-
-
-def _best_at_levels(tree: Taxonomy, nodes: NDArray[np.float32]) -> NDArray[np.int32]:
-    """The most probable nodes of each level, best first, shape (N, L, N_TOP); -1 where a level has fewer."""
-    best = np.full((len(nodes), tree.n_levels, N_TOP), -1, np.int32)
-    for level in range(1, tree.n_levels + 1):
-        first, end = np.searchsorted(tree.level, [level, level + 1])  # a level's nodes are contiguous
-        n = min(N_TOP, int(end - first))
-        best[:, level - 1, :n] = first + greatest(nodes[:, first:end], n)
-    return best
+    said: Predictions,
+    worth: NDArray[np.float64] | None,
+    also: NDArray[np.int32],
+    level_top: NDArray[np.int32],
+) -> Lenient:
+    return Lenient(
+        n_several=int((also >= 0).any(axis=1).sum()),
+        figures=row(tree, truth, said, worth, also=also),
+        by_level={
+            str(level): level_row(tree, truth, said, level, top=level_top[:, level - 1], worth=worth, also=also)
+            for level in range(1, tree.n_levels + 1)
+        },
+    )
 
 
 def _frequency(tree: Taxonomy, train_products: Mapping[str, int]) -> NDArray[np.int8]:
@@ -282,7 +167,7 @@ def _each(
 
 
 def _slices(
-    column: _Column,
+    column: Column,
     truth: NDArray[np.int32],
     said: Predictions,
     of: Callable[[NDArray[np.int32], Predictions], Figures],

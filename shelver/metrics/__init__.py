@@ -10,6 +10,7 @@ strict, against `truth` alone; with it lenient: each product is scored against t
 nearest to (`nearest`).
 
 flat.py          exactly right or not: accuracy, F1, top k, coverage; frequent and rare labels
+labels.py        values of an attribute, one or several a product: F1, exactly right, answered instead
 hierarchical.py  part of the credit for part of the path; how bad a mistake is
 calibration.py   whether a confidence means what it says: ECE, Brier, reliability
 selective.py     what if only the most confident answers were given: risk against coverage
@@ -42,10 +43,21 @@ from shelver.metrics.hierarchical import (
     relative_lca,
     right_as_promised,
 )
+from shelver.metrics.labels import (
+    COMMON,
+    Pairs,
+    ValueScores,
+    answered_or_missed,
+    exactly_right,
+    instead,
+    right_pairs,
+    value_scores,
+)
 from shelver.metrics.selective import RiskCoverage, aurc, coverage_at_precision, e_aurc, risk_coverage
 from shelver.metrics.value import value_score
 
 __all__ = [
+    "COMMON",
     "FREQUENCIES",
     "N_BINS",
     "Flags",
@@ -53,9 +65,12 @@ __all__ = [
     "Frequency",
     "Hierarchical",
     "Nodes",
+    "Pairs",
     "Reliability",
     "RiskCoverage",
+    "ValueScores",
     "accuracy",
+    "answered_or_missed",
     "at_level",
     "aurc",
     "brier",
@@ -64,10 +79,12 @@ __all__ = [
     "coverage_at_precision",
     "e_aurc",
     "ece",
+    "exactly_right",
     "head_torso_tail",
     "heights",
     "hierarchical",
     "hierarchical_coverage",
+    "instead",
     "level_brier",
     "macro_f1",
     "mistake_severity",
@@ -75,8 +92,10 @@ __all__ = [
     "relative_lca",
     "reliability",
     "right_as_promised",
+    "right_pairs",
     "risk_coverage",
     "top_k_accuracy",
     "value_score",
+    "value_scores",
     "weighted_f1",
 ]

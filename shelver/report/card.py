@@ -12,7 +12,8 @@ import numpy as np
 from pydantic import ValidationError
 
 from shelver import plots, registry
-from shelver.evaluate import Figures, Report
+from shelver.attributes import Vocabulary
+from shelver.evaluate import AttributeFigures, Figures, Report
 from shelver.registry import Manifest
 from shelver.report import words
 from shelver.taxonomy import Taxonomy
@@ -20,6 +21,7 @@ from shelver.taxonomy import Taxonomy
 CARD: Final = "README.md"
 FIGURES: Final = Path("report") / "figures.json"
 MAX_TOP_CATEGORIES: Final = 12
+MAX_ATTRIBUTES: Final = 40
 MAX_CHARS: Final = 120
 
 
@@ -81,6 +83,7 @@ def _card(manifest: Manifest, known: dict[str, dict[str, Any]], folder: Path) ->
         *_table(["", ""], _data(tree, counts)),
         "",
         *_top_categories(tree, counts),
+        *_attributes(manifest, folder),
         "## How it works",
         "",
         *_table(["", ""], [*words.encoders(manifest).items(), ("shelver", manifest.shelver_version),
@@ -142,6 +145,26 @@ def _top_categories(tree: Taxonomy, counts: dict[str, int]) -> list[str]:
     return [*_table(["level 1", "training products"], rows), ""]
 
 
+def _attributes(manifest: Manifest, folder: Path) -> list[str]:
+    """What it answers beside the category; nothing for a model that answers only that."""
+    if not manifest.head.attributes:
+        return []
+    found = Vocabulary.load(folder / registry.ATTRIBUTES).attributes
+    rows = [
+        (
+            one.name,
+            f"{len(one.values):,}" + (", several a product" if one.multi else ""),
+            f"{len(one.nodes):,} {'category' if len(one.nodes) == 1 else 'categories'} and all below"
+            if one.nodes
+            else "every category",
+        )
+        for one in found[:MAX_ATTRIBUTES]
+    ]
+    if len(found) > MAX_ATTRIBUTES:
+        rows.append((f"{len(found) - MAX_ATTRIBUTES:,} more", "", ""))
+    return ["## Attributes", "", *_table(["attribute", "values", "applies to"], rows), ""]
+
+
 def _figures(known: dict[str, dict[str, Any]]) -> list[str]:
     if not known:
         return ["Not evaluated yet: `shelver evaluate MODEL CATALOG --out FOLDER` fills this in.", ""]
@@ -160,8 +183,20 @@ def _figures(known: dict[str, dict[str, Any]]) -> list[str]:
             *([words.SPLITS[evaluation["split"]], ""] if words.SPLITS.get(evaluation["split"]) else []),
             *_table(header, rows),
             "",
+            *_attribute_figures(evaluation.get("attributes") or {}),
         ]
     return lines
+
+
+def _attribute_figures(raw: dict[str, Any]) -> list[str]:
+    found = {name: AttributeFigures.model_validate(one) for name, one in raw.items()}
+    if not found:
+        return []
+    rows = [
+        [name, f"{one.n:,}", *[words.shown(getattr(one, m.key), percent=m.percent) for m in words.ATTRIBUTES]]
+        for name, one in list(found.items())[:MAX_ATTRIBUTES]
+    ]
+    return [*_table(["attribute", "labelled", *[m.name for m in words.ATTRIBUTES]], rows), ""]
 
 
 def _limits(manifest: Manifest, tree: Taxonomy, counts: dict[str, int]) -> list[str]:
@@ -192,11 +227,15 @@ def _brief(report: Report) -> dict[str, Any]:
     rows: dict[str, Figures] = {"all": report.figures}
     rows |= {f"level {level}": row for level, row in report.by_level.items() if row.n}
     rows |= {f"asked with {words.MODALITIES[modality]}": row for modality, row in report.asked.items()}
+    if report.lenient is not None:
+        rows["any of several right paths"] = report.lenient.figures
+    labelled = {name: one.figures.model_dump() for name, one in report.attributes.items() if one.n}
     return {
         "catalog": report.catalog,
         "catalog_version": report.catalog_version,
         "split": report.split,
         "rows": {name: row.model_dump() for name, row in rows.items()},
+        **({"attributes": labelled} if labelled else {}),
     }
 
 
@@ -210,6 +249,8 @@ def _known(folder: Path, model_version: str) -> dict[str, dict[str, Any]]:
         for one in known.values():
             for row in one["rows"].values():
                 Figures.model_validate(row)
+            for row in one.get("attributes", {}).values():
+                AttributeFigures.model_validate(row)
             str(one["catalog"]), str(one["split"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError, ValidationError):
         return {}

@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 from shelver.evaluate import Example, Report
 from shelver.evaluate.examples import N_EXAMPLES
 from shelver.registry import Manifest
-from shelver.report import mistakes, sections, trust
+from shelver.report import attributes, mistakes, sections, trust
 from shelver.report.markup import safe
 
 PAGE: Final = "report.html"
@@ -124,6 +124,7 @@ def write_html(
         "breakdowns": sections.breakdowns(report),
         "calibration": trust.calibration(report),
         "confidence": trust.confidence(report),
+        "attributes": attributes.attributes(report),
         "confusions": mistakes.confusions(report),
         "siblings": "",
         "tree": "",
@@ -195,9 +196,11 @@ def _page(report: Report, content: str) -> str:
     policy = f"default-src 'none'; img-src data:; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
     anchors = {
         "levels": "Levels",
+        "several": "Several right paths",
         "asked": "Text and picture",
         "calibration": "Calibration",
         "confidence": "Confidence",
+        "attributes": "Attributes",
         "confusions": "Confusions",
         "siblings": "Siblings",
         "tree": "Tree",

@@ -116,6 +116,7 @@ def breakdowns(report: Report) -> str:
             {f"level {level}": row for level, row in report.by_level.items()},
             anchor="levels",
         ),
+        several(report),
         breakdown(
             "The same products asked three ways",
             "The products that have both, asked with the text alone, the picture alone, and both.",
@@ -151,6 +152,45 @@ def breakdowns(report: Report) -> str:
         ),
     )
     return "".join(parts)
+
+
+def several(report: Report) -> str:
+    """Strict and lenient figures side by side, where some products have several right paths."""
+    found = report.lenient
+    if found is None:
+        return ""
+    rows = {"all": (report.figures, found.figures)}
+    rows |= {
+        f"level {level}": (report.by_level[level], lenient)
+        for level, lenient in found.by_level.items()
+        if level in report.by_level and lenient.n
+    }
+    shown = [m for m in words.BRIEF if m.key not in ("coverage", "ece")]
+    some = "One product has" if found.n_several == 1 else f"{found.n_several:,} products have"
+    return section(
+        "Several right paths",
+        paragraph(
+            f"{some} more than one right path. Strict: only the first is right, as everywhere else in this "
+            "report. Lenient: any of them is; each product is held against the right path that its answer comes "
+            "nearest to."
+        ),
+        table(
+            ["", "products", *[name for m in shown for name in (m.name, "lenient")]],
+            [
+                [
+                    name,
+                    f"{lenient.n:,}",
+                    *[
+                        words.shown(getattr(row, m.key), percent=m.percent)
+                        for m in shown
+                        for row in (strict, lenient)
+                    ],
+                ]
+                for name, (strict, lenient) in rows.items()
+            ],
+        ),
+        anchor="several",
+    )
 
 
 def learning(rows: Sequence[LearningRow] | None) -> str:

@@ -179,7 +179,27 @@ def _policies(policies: dict[str, PolicyPoint]) -> str:
             "Precision here is what a promise counts: the decided category is the true one, or one above it that "
             f"the policy accepts as an answer. {left}"
         )
+        + _attribute_policies(policies)
     )  # fmt: skip
+
+
+def _attribute_policies(policies: dict[str, PolicyPoint]) -> str:
+    rows = [
+        [
+            name,
+            attribute,
+            words.shown(point.promised),
+            words.shown(point.precision),
+            words.shown(point.coverage),
+        ]
+        for name, policy in list(policies.items())[:MAX_POLICIES]
+        for attribute, point in policy.attributes.items()
+    ]
+    if not rows:
+        return ""
+    return table(["policy", "attribute", "promised", "precision", "coverage"], rows, n_words=2) + paragraph(
+        "Attributes that a policy has a rule for. Precision: of the answered values, those that are labelled."
+    )
 
 
 def _points(bins: Bins) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -103,6 +103,26 @@ BRIEF: Final = tuple(
     m for m in MEANINGS if m.key in ("accuracy", "macro_f1", "top3_accuracy", "hierarchical_f1", "coverage", "ece")
 )
 """The columns of most tables."""
+ATTRIBUTES: Final = (
+    Meaning(
+        "accuracy",
+        "accuracy",
+        "The answered value is exactly the labelled one; of an attribute with several values, all of them are.",
+    ),
+    Meaning("answered", "coverage", "Products for which the attribute was answered."),
+    Meaning("precision", "precision", "Of the answered values, those that are labelled."),
+    Meaning("macro-F1", "macro_f1", "F1 of each value, averaged: a rare value weighs as much as a common one."),
+    Meaning("macro-F1, common", "macro_f1_common", "The same over the values with 20 labelled products or more."),
+    Meaning("weighted F1", "weighted_f1", "The same, a value weighing as much as it has products."),
+    Meaning("micro-F1", "micro_f1", "Precision and recall of all values together, in one figure."),
+    Meaning(
+        "calibration error",
+        "ece",
+        "How far confidence and accuracy are apart; 0 is honest.",
+        percent=False,
+    ),
+)
+"""Of attributes, in the order of their table."""
 MODALITIES: Final[dict[Modality, str]] = {"text": "text", "image": "picture", "both": "text and picture"}
 FREQUENCIES: Final = {"head": "frequent labels", "torso": "middling labels", "tail": "rare labels"}
 VALUES: Final = {
@@ -182,6 +202,8 @@ def _part(part: Mapping[str, Any]) -> str:
         details.append(f"{spec['width_px']} x {spec['height_px']} px")
     if part.get("view") == "crop":
         details.append("centre crop")
+    if part.get("view") == "box":
+        details.append("around the product")
     if part.get("precision") not in (None, "fp32"):
         details.append(str(part["precision"]))
     details.append(f"{part.get('width')} wide")
