@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, ValidationError, model_serializer
 
 from shelver.calibrate import Calibration
 from shelver.errors import ModelError
@@ -25,11 +25,12 @@ from shelver.product import TextSpec
 MANIFEST: Final = "manifest.json"
 TAXONOMY: Final = "taxonomy.json"
 LABELS: Final = "labels.json"
+ATTRIBUTES: Final = "attributes.json"
 NGRAMS: Final = "ngrams.safetensors"
 EMB2PROB: Final = "emb2prob.onnx"
 
 
-def part_file(stage: Literal["text2emb", "image2emb"], number: int) -> str:
+def part_file(stage: Literal["text2emb", "image2emb", "emb2prob"], number: int) -> str:
     """ONNX file of a stage's part, counted from 0: `text2emb.onnx`, `text2emb.1.onnx` and so on."""
     return f"{stage}.onnx" if number == 0 else f"{stage}.{number}.onnx"
 
@@ -92,7 +93,7 @@ class ImagePart(_Frozen):
     Attributes:
         encoder: "lite0", "hf:NAME", "timm:NAME", or "colour", which is computed without a network.
         source: what it was made from, such as the hash of its weights; names it in caches.
-        view: "fit", the whole picture, or "crop", its centre at full detail.
+        view: "fit", the whole picture, "crop", its centre at full detail, or "box", the part around the product.
         spec: size and scaling of what the encoder sees.
         precision: of the network's arithmetic.
         file: its ONNX file: `pixels` float32 (N, 3, H, W) → `embedding` float32 (N, width); None of "colour".
@@ -101,7 +102,7 @@ class ImagePart(_Frozen):
 
     encoder: str
     source: str
-    view: Literal["fit", "crop"] = "fit"
+    view: Literal["fit", "crop", "box"] = "fit"
     spec: ImageSpec
     precision: Literal["fp32", "int8"] = "fp32"
     file: str | None
@@ -119,11 +120,41 @@ class ImageStage(_Frozen):
         return sum(part.width for part in self.parts)
 
 
+class AttributeHead(_Frozen):
+    """How one attribute of `attributes.json` is scored.
+
+    Attributes:
+        name: of the attribute; its values stand in `attributes.json`, a slot of the scores each.
+        start: its first slot in the scores.
+        file: the ONNX file that scores it: the tree's own, or one of a task that was added later.
+        calibration: how far each expert of that file is believed. Of an attribute that takes several values, each
+            is a question of its own with two answers.
+    """
+
+    name: str
+    start: int
+    file: str = EMB2PROB
+    calibration: Calibration
+
+
 class HeadStage(_Frozen):
-    """How embeddings become scores; `stops` are the ids of the inner nodes at which products may stop."""
+    """How embeddings become scores.
+
+    Attributes:
+        kind: of head.
+        stops: ids of the inner nodes at which products may stop.
+        attributes: those that were learned, in the order of `attributes.json`.
+    """
 
     kind: Literal["tree", "levels"]
     stops: tuple[str, ...]
+    attributes: tuple[AttributeHead, ...] = ()
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_not_there(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # So that a manifest of before attributes keeps its bytes, and its model its version.
+        written: dict[str, Any] = write(self)
+        return written if self.attributes else {"kind": written["kind"], "stops": written["stops"]}
 
 
 class Manifest(_Frozen):
@@ -136,6 +167,7 @@ class Manifest(_Frozen):
         text, image, head: the stages; a model without texts or pictures lacks that stage.
         taxonomy_version: `Taxonomy.version` of `taxonomy.json`.
         calibration: how far each expert is believed, applied to the scores of `emb2prob.onnx`.
+        base: version of the model that this one adds attributes to; None where it was learned whole.
         parity: for each ONNX file, the greatest absolute difference to the trained model, over sample inputs.
         files: SHA-256 of every other core file.
     """
@@ -149,6 +181,7 @@ class Manifest(_Frozen):
     head: HeadStage
     taxonomy_version: str
     calibration: Calibration
+    base: str | None = None
     parity: dict[str, float]
     files: dict[str, str]
 
@@ -162,16 +195,30 @@ class Manifest(_Frozen):
 
     def core_files(self) -> tuple[str, ...]:
         """The files that a model with these stages runs from."""
-        files = [TAXONOMY, LABELS, EMB2PROB]
+        files = [TAXONOMY, LABELS, EMB2PROB, *([ATTRIBUTES] if self.head.attributes else ())]
+        files += sorted({head.file for head in self.head.attributes} - {EMB2PROB})
         for part in self.text.parts if self.text else ():
             files += [part.file, *([NGRAMS] if part.ngrams else ()), *([part.tokens.file] if part.tokens else ())]
         files += [part.file for part in (self.image.parts if self.image else ()) if part.file is not None]
         return tuple(files)
 
 
-def write_labels(path: Path, n_products: Mapping[str, int]) -> None:
-    """Write how many training products each node id had: reports tell frequent from rare labels by it."""
-    path.write_text(json.dumps({"train_products": dict(n_products)}, sort_keys=True) + "\n", encoding="utf-8")
+def write_labels(
+    path: Path, n_products: Mapping[str, int], values: Mapping[str, Mapping[str, int]] | None = None
+) -> None:
+    """Write how many training products each node id had, and each value of each attribute: reports tell frequent
+    from rare labels by it."""
+    record: dict[str, Any] = {"train_products": dict(n_products)}
+    if values:
+        record["train_values"] = {name: dict(counts) for name, counts in values.items()}
+    path.write_text(json.dumps(record, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def read_values(folder: Path) -> dict[str, dict[str, int]]:
+    """Training products by attribute and value."""
+    record = json.loads((folder / LABELS).read_text(encoding="utf-8"))
+    values: dict[str, dict[str, int]] = record.get("train_values", {})
+    return values
 
 
 def read_labels(folder: Path) -> dict[str, int]:

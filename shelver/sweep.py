@@ -236,7 +236,8 @@ def _train_all(
 def _train_one(
     name: str, config: TrainConfig, catalog: Catalog, out: Path, *, cache: Path, threads: int | None, say: Say
 ) -> Point:
-    from shelver.train.run import recorded_config, train
+    from shelver.train.folder import recorded_config
+    from shelver.train.run import train
 
     folder, started = out / name, time.monotonic()
     knows = bool(config.refit or config.folds)
@@ -260,7 +261,7 @@ def _time_left(points: list[Point], n_points: int) -> str:
 
 def _refuse_changed(configs: dict[str, TrainConfig], out: Path) -> None:
     """A changed sweep must not be told after hours, nor mix its points with those of another."""
-    from shelver.train.run import recorded_config
+    from shelver.train.folder import recorded_config
 
     for name, config in configs.items():
         begun = recorded_config(out / name)

@@ -21,6 +21,7 @@ from PIL import Image
 # Before anything imports torch: more threads only get into each other's way in tiny models.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+from shelver.attributes import EMPTY, Vocabulary
 from shelver.catalog.ingest import ingest
 from shelver.catalog.store import Catalog
 from shelver.images import ImageSpec
@@ -164,7 +165,8 @@ def empty_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 class Bench:
     """A small problem for the Trainer, without a catalog: the seven-node tree, words and 8-wide pictures.
 
-    With `frozen` the texts have vectors of an encoder too, four wide, that tell most kinds apart.
+    With `frozen` the texts have vectors of an encoder too, four wide, that tell most kinds apart. The vocabulary's
+    attributes are labelled: what takes one value is told by text and picture, what takes several by the text.
     """
 
     tree: Taxonomy
@@ -172,8 +174,36 @@ class Bench:
     image: bool = True
     text: bool = True
     frozen: bool = False
+    vocabulary: Vocabulary = EMPTY
 
     def examples(self, n: int, seed: int) -> Examples:
+        """Labelled products; the labels of the category are the same with and without attributes."""
+        from dataclasses import replace
+
+        from shelver.pipeline import Embedding
+
+        plain = self._plain(n, seed)
+        rng = np.random.default_rng((seed, 1))
+        texts, said = list(plain.texts), [dict[str, tuple[str, ...]]() for _ in range(n)]
+        image = plain.image
+        for attribute in self.vocabulary.attributes:
+            names = np.array([value.name for value in attribute.values])
+            has = rng.random((n, len(names))) < 0.3
+            if not attribute.multi:
+                has = np.eye(len(names), dtype=bool)[rng.integers(len(names), size=n)]
+                if image is not None:
+                    shown = image.values.copy()
+                    shown[:, : len(names)] += (3 * has * image.present[:, None]).astype(np.float16)
+                    image = Embedding(shown, image.present)
+            for row in range(n):
+                said[row][attribute.name] = tuple(names[has[row]].tolist())
+                text = texts[row]
+                if text is not None:
+                    texts[row] = " ".join([text, *names[has[row]].tolist()])
+        # A product that has none of several values is labelled too, but an empty tuple says nothing.
+        return replace(plain, texts=texts, image=image, said=said).labelled(self.vocabulary.attributes)
+
+    def _plain(self, n: int, seed: int) -> Examples:
         from shelver.pipeline import Embedding
         from shelver.train.data import Examples
 
@@ -223,6 +253,7 @@ class Bench:
             config,
             plan,
             self.tree,
+            self.vocabulary,
             config.folds or 0,
             bool(config.refit),
             config.epochs,
@@ -244,13 +275,20 @@ class Bench:
 
 @pytest.fixture(scope="session")
 def bench(seven: Taxonomy) -> Callable[..., Bench]:
-    """Makes a Bench; keywords go to its config, except `image`, `text` and `frozen`."""
+    """Makes a Bench; keywords go to its config, except `image`, `text`, `frozen` and `vocabulary`."""
 
-    def make(*, image: bool = True, text: bool = True, frozen: bool = False, **config: object) -> Bench:
+    def make(
+        *,
+        image: bool = True,
+        text: bool = True,
+        frozen: bool = False,
+        vocabulary: Vocabulary = EMPTY,
+        **config: object,
+    ) -> Bench:
         from shelver.train.config import TrainConfig
 
         small = {"text_width": 16, "hidden": 16, "epochs": 4, "batch_size": 16, "lr": 1e-2, **config}
-        return Bench(seven, TrainConfig.model_validate(small), image, text, frozen)
+        return Bench(seven, TrainConfig.model_validate(small), image, text, frozen, vocabulary)
 
     return make
 

@@ -22,8 +22,8 @@ MODULES: Final = sorted(PACKAGE.rglob("*.py"))
 # From the ground up; the rooms of one floor may use each other, as long as they do so in one direction.
 FLOORS: Final = (
     {"errors", "settings", "folders"},
-    {"taxonomy", "attributes", "product", "images", "ngrams"},
-    {"decide", "calibrate", "metrics", "registry", "catalog", "datasets", "values"},
+    {"taxonomy", "attributes", "product", "images", "foreground", "ngrams"},
+    {"decide", "calibrate", "metrics", "registry", "catalog", "datasets", "values", "extract"},
     {"pipeline"},
     {"evaluate", "report", "monitor", "plots", "compare"},
     {"train", "batch", "stream", "fetch", "service", "client"},

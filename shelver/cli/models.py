@@ -18,8 +18,27 @@ if TYPE_CHECKING:
 
 
 def train(
-    catalog: Annotated[Path, typer.Argument(help="A catalog folder, as `shelver ingest` writes it.")],
+    catalogs: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="CATALOG...",
+            help="A catalog folder, as `shelver ingest` writes it. Of several the first one's tree is learned; "
+            "the others may label other attributes.",
+        ),
+    ],
     out: Annotated[Path, typer.Option(help="The model folder to write.")],
+    attributes: Annotated[
+        str | None,
+        typer.Option(help="all (those with labels enough), none, or names with a comma: colour,season."),
+    ] = None,
+    add_task: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="An attribute to add to the model --base, which is not changed and forgets nothing; may be given "
+            "several times."
+        ),
+    ] = None,
+    base: Annotated[Path | None, typer.Option(help="The model folder that --add-task starts from.")] = None,
     config: Annotated[
         Path | None, typer.Option(help="A Python file that defines `config`; flags win over it.")
     ] = None,
@@ -62,13 +81,17 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a training that was cut off.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Learn a model from a catalog and export it as a model folder."""
+    """Learn a model from one catalog or several and export it as a model folder."""
+    from functools import partial
+
     from shelver.catalog.store import Catalog
     from shelver.settings import read_settings
 
-    opened = Catalog.open(catalog)
+    _refuse_half_of_two(add_task, base, attributes)
+    opened = [Catalog.open(catalog) for catalog in catalogs]
     require_training()
-    from shelver.train.run import recorded_config
+    from shelver.train.add import add_attributes
+    from shelver.train.folder import recorded_config
     from shelver.train.run import train as run_training
 
     chosen = _config(
@@ -84,10 +107,16 @@ def train(
         time_limit_s=time_limit,
         refit=refit,
         seed=seed,
+        attributes=_names(attributes),
     )
+    if attributes == "all":
+        chosen = chosen.model_copy(update={"attributes": None})
     settings = read_settings()
+    learn = run_training
+    if base is not None and add_task:
+        learn = partial(add_attributes, base=base, names=add_task)
     with say.interruptible("The last checkpoint is kept: run `shelver train` with --resume to go on."):
-        trained = run_training(
+        trained = learn(
             opened,
             out,
             chosen,
@@ -113,6 +142,28 @@ def train(
             f"; validation {figures}" if figures else ""
         )
     say.result(record, text, as_json=as_json)
+
+
+def _names(attributes: str | None) -> tuple[str, ...] | None:
+    """The attributes that a flag names; None where it leaves the choice open."""
+    if attributes is None or attributes == "all":
+        return None
+    return () if attributes == "none" else tuple(name.strip() for name in attributes.split(",") if name.strip())
+
+
+def _refuse_half_of_two(add_task: list[str] | None, base: Path | None, attributes: str | None) -> None:
+    from shelver.errors import ConfigError
+
+    if bool(add_task) != (base is not None):
+        raise ConfigError(
+            "--add-task without --base" if add_task else "--base without --add-task",
+            allowed="both, or neither",
+            remedy="Name the attribute with --add-task and the model to start from with --base.",
+        )
+    if add_task and attributes is not None:
+        raise ConfigError(
+            "--attributes beside --add-task", allowed="one of the two", remedy="Leave --attributes out."
+        )
 
 
 def require_training() -> None:
@@ -214,11 +265,30 @@ def report_text(report: Report) -> str:
     ]
     if report.value_score is not None:
         lines.append(f"value {report.value_score:.4f}, with partial credit {report.value_score_partial or 0:.4f}")
+    if report.lenient is not None:
+        lines.append(
+            f"{report.lenient.n_several:,} products have several right paths; with any of them right: "
+            f"accuracy {report.lenient.figures.accuracy or 0:.4f}"
+        )
+    if report.attributes:
+        lines += ["", _attributes_text(report)]
     if len(report.policies) > 1:
         columns = ("coverage", "precision", "promised", "hierarchical_coverage")
         points = [[name, *[getattr(point, key) for key in columns]] for name, point in report.policies.items()]
         lines += ["", say.table(["policy", *columns], points)]
     return "\n".join([head, say.table(["", *shown], rows), "", *lines])
+
+
+def _attributes_text(report: Report) -> str:
+    """The attributes' figures, as a table; the last three columns are accuracies of the same products."""
+    shown = ("n", "n_values", "accuracy", "coverage", "precision", "macro_f1", "macro_f1_common", "ece")
+    ways: tuple[Literal["text", "image", "both"], ...] = ("text", "image", "both")
+    rows = []
+    for name, one in report.attributes.items():
+        if one.n:
+            asked = [one.asked[way].accuracy if way in one.asked else None for way in ways]
+            rows.append([name, *[getattr(one, figure) for figure in shown], *asked])
+    return say.table(["attribute", *shown, *ways], rows)
 
 
 def predict(
@@ -377,5 +447,8 @@ def _predict_one(
     lines = [f"{prediction.outcome} (from {prediction.modality}, policy {name})"]
     if prediction.path is not None:
         lines = [f"{prediction.path}  ({prediction.confidence:.1%}, from {prediction.modality})"]
+    for attribute, answer in prediction.attributes.items():
+        value = answer.value if isinstance(answer.value, str) else ", ".join(answer.value)
+        lines.append(f"  {attribute}: {value}  ({answer.confidence:.1%}, from {answer.source})")
     lines += [f"  {a.confidence:6.1%}  {a.path}" for a in prediction.alternatives]
     say.result(record, "\n".join(lines), as_json=as_json)

@@ -13,6 +13,7 @@ embedding.py   Embedding, what travels between the stages
 text.py        Text2Emb
 image.py       Image2Emb
 colour.py      the picture part that needs no network
+values.py      the values of attributes
 answers.py     Emb2Prob, Prob2Pred, and the compositions of stages
 classifier.py  Classifier
 """
@@ -31,6 +32,7 @@ from shelver.pipeline.embedding import Embedding
 from shelver.pipeline.image import Image2Emb, Picture, Prepared, pooled
 from shelver.pipeline.session import available_cores, open_session, run_file
 from shelver.pipeline.text import Text2Emb, padded
+from shelver.pipeline.values import value_groups, yes_or_no
 
 __all__ = [
     "BATCH_PRODUCTS",
@@ -55,4 +57,6 @@ __all__ = [
     "pooled",
     "run_file",
     "sibling_groups",
+    "value_groups",
+    "yes_or_no",
 ]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
 import numpy as np
@@ -11,13 +12,15 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from shelver import registry
+from shelver.attributes import EMPTY, Vocabulary
 from shelver.calibrate import MODALITIES, Calibration
-from shelver.decide import DEEPEST, Policy, Predictions, Probabilities, decide
+from shelver.decide import DEEPEST, Applying, Policy, Predictions, Probabilities, decide
 from shelver.errors import ShapeError
 from shelver.pipeline.embedding import Embedding
 from shelver.pipeline.image import Image2Emb, Picture
 from shelver.pipeline.session import open_session
 from shelver.pipeline.text import Text2Emb
+from shelver.pipeline.values import ValueAnswer
 from shelver.registry import Manifest
 from shelver.taxonomy import SiblingGroups, Taxonomy
 
@@ -48,9 +51,23 @@ class Emb2Prob:
         text_width: int | None,
         image_width: int | None,
         ngrams: slice | None = None,
+        values: Sequence[ValueAnswer] = (),
+        added: Mapping[str, onnxruntime.InferenceSession] = MappingProxyType({}),
     ) -> None:
-        """Takes what `open` finds; `ngrams` are the columns of the text embedding that known n-grams fill."""
+        """Takes what `open` finds.
+
+        Args:
+            session: scores the tree and the attributes that were learned with it.
+            groups: the tree's slots.
+            calibration: of the tree.
+            text_width, image_width: of the embeddings; None where the model does without.
+            ngrams: the columns of the text embedding that known n-grams fill.
+            values: the attributes.
+            added: what scores attributes that were added later, by file.
+        """
         self._session = session
+        self._values = tuple(values)
+        self._added = dict(added)
         self.groups = groups
         self.text_width = text_width
         self.image_width = image_width
@@ -60,8 +77,17 @@ class Emb2Prob:
 
     @classmethod
     def open(
-        cls, folder: Path, manifest: Manifest, groups: SiblingGroups, *, threads: int | None = None
+        cls,
+        folder: Path,
+        manifest: Manifest,
+        groups: SiblingGroups,
+        vocabulary: Vocabulary = EMPTY,
+        *,
+        threads: int | None = None,
     ) -> Emb2Prob:
+        """Open the stage of a model folder; `vocabulary` is its `attributes.json`."""
+        values = [ValueAnswer.of(vocabulary.by_name[head.name], head) for head in manifest.head.attributes]
+        files = sorted({of.file for of in values} - {registry.EMB2PROB})
         return cls(
             open_session(folder / registry.EMB2PROB, threads),
             groups,
@@ -69,6 +95,8 @@ class Emb2Prob:
             text_width=manifest.text.width if manifest.text else None,
             image_width=manifest.image.width if manifest.image else None,
             ngrams=_ngram_columns(manifest),
+            values=values,
+            added={file: open_session(folder / file, threads) for file in files},
         )
 
     def __call__(self, text: Embedding | None, image: Embedding | None) -> Probabilities:
@@ -80,7 +108,9 @@ class Emb2Prob:
         Raises:
             ShapeError: widths or lengths that do not fit the model.
         """
-        scores, modality = self.scores(text, image)
+        feed, modality = self._feed(text, image)
+        whole = _asked(self._session, feed)
+        scores = [part[:, : self.groups.n_slots] for part in whole]
         nodes = np.zeros((len(modality), self.groups.taxonomy.n_nodes), np.float32)
         # What has nothing to be known by is as strange as can be.
         outside = np.ones(len(modality), np.float32) if self._outside is not None else None
@@ -101,15 +131,33 @@ class Emb2Prob:
             # A text without a single n-gram that training saw, and no picture beside it.
             asked = np.flatnonzero((modality == 1) & (outside > _STRANGE))
             outside[asked[~text.values[asked, self._ngrams].any(axis=1)]] = 1.0
-        return Probabilities(nodes, modality, outside)
+        by_file = {registry.EMB2PROB: whole}
+        for file, session in self._added.items():
+            by_file[file] = _asked(session, feed)
+        answered = {of.attribute.name: of(by_file[of.file], modality) for of in self._values}
+        return Probabilities(
+            nodes,
+            modality,
+            outside,
+            {name: probs for name, (probs, _) in answered.items()},
+            {name: sources for name, (_, sources) in answered.items()},
+        )
 
     def scores(
         self, text: Embedding | None, image: Embedding | None
     ) -> tuple[list[NDArray[np.float32]], NDArray[np.int8]]:
-        """Each expert's raw scores of the slots, E arrays of (N, M), and what each row has, as in `Probabilities`.
+        """Each expert's raw scores of the tree's slots, E arrays of (N, M), and what each row has, as in
+        `Probabilities`.
 
-        An expert that lacks what it looks at scores zeros, which mean nothing; the calibration leaves it out.
+        What an expert says of a row that lacks what it looks at means nothing; the calibration leaves it out.
         """
+        feed, modality = self._feed(text, image)
+        return [part[:, : self.groups.n_slots] for part in _asked(self._session, feed)], modality
+
+    def _feed(
+        self, text: Embedding | None, image: Embedding | None
+    ) -> tuple[dict[str, NDArray[np.float32]], NDArray[np.int8]]:
+        """What the files read, and what each row has."""
         given = [e for e in (text, image) if e is not None]
         n = len(given[0].values) if given else 0
         feed: dict[str, NDArray[np.float32]] = {}
@@ -130,7 +178,16 @@ class Emb2Prob:
                 )
             feed[name] = embedding.values
             modality |= (embedding.present * np.int8(bit)).astype(np.int8)
-        return self._session.run(None, feed), modality
+        return feed, modality
+
+
+def _asked(
+    session: onnxruntime.InferenceSession, feed: Mapping[str, NDArray[np.float32]]
+) -> list[NDArray[np.float32]]:
+    """A file's scores; one that is older than a part of the embeddings reads the columns before it."""
+    inputs = {one.name: feed[one.name][:, : one.shape[1]] for one in session.get_inputs()}
+    scores: list[NDArray[np.float32]] = session.run(None, inputs)
+    return scores
 
 
 def _ngram_columns(manifest: Manifest) -> slice | None:
@@ -144,15 +201,16 @@ def _ngram_columns(manifest: Manifest) -> slice | None:
 
 
 class Prob2Pred:
-    """Probabilities to decisions; owns the tree and no model."""
+    """Probabilities to decisions; owns the tree, knows where attributes apply, and has no model."""
 
-    def __init__(self, taxonomy: Taxonomy, groups: SiblingGroups) -> None:
+    def __init__(self, taxonomy: Taxonomy, groups: SiblingGroups, attributes: Applying | None = None) -> None:
         self.taxonomy = taxonomy
         self.groups = groups
+        self.attributes = attributes
 
     def __call__(self, probs: Probabilities, policy: Policy = DEEPEST) -> Predictions:
         """Decide N products by a policy; see `shelver.decide.decide`."""
-        return decide(probs, self.taxonomy, self.groups, policy)
+        return decide(probs, self.taxonomy, self.groups, policy, self.attributes)
 
 
 class ImageText2Prob:

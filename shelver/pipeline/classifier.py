@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Final
 
 from shelver import registry
-from shelver.decide import DEEPEST, ERROR, Policy, Predictions, Probabilities, concatenate
+from shelver.attributes import EMPTY, Vocabulary
+from shelver.decide import DEEPEST, ERROR, Applying, Policy, Predictions, Probabilities, concatenate
 from shelver.errors import InputError, ModelError
 from shelver.pipeline.answers import Emb2Prob, Prob2Pred, sibling_groups
 from shelver.pipeline.embedding import Embedding
@@ -91,13 +92,14 @@ class Classifier:
                 remedy="Copy the whole model folder again from its source.",
             )
         groups = sibling_groups(taxonomy, manifest.head.stops)
+        vocabulary = Vocabulary.load(path / registry.ATTRIBUTES) if manifest.head.attributes else EMPTY
         text, image = manifest.text, manifest.image
         return cls(
             manifest,
             Text2Emb.open(path, text, threads=threads) if text else None,
             Image2Emb.open(path, image, threads=threads) if image else None,
-            Emb2Prob.open(path, manifest, groups, threads=threads),
-            Prob2Pred(taxonomy, groups),
+            Emb2Prob.open(path, manifest, groups, vocabulary, threads=threads),
+            Prob2Pred(taxonomy, groups, Applying.of(vocabulary, taxonomy)),
         )
 
     @property

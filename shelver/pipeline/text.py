@@ -65,18 +65,21 @@ class Text2Emb:
         result = Embedding.absent(len(texts), self.width)
         result.present[:] = [text is not None for text in texts]
         found = [text for text in texts if text is not None]
+        # Parts that take texts apart alike share the n-grams: finding them is most of the work.
+        bags = {spec: vocabulary.weigh(found) for spec, vocabulary in self._vocabularies.items()}
         start = 0
         for number, part in enumerate(self.stage.parts):
-            result.values[result.present, start : start + part.width] = self.part(number, found)
+            of_part = self.part(number, found, bags.get(part.ngrams) if part.ngrams else None)
+            result.values[result.present, start : start + part.width] = of_part
             start += part.width
         return result
 
-    def part(self, number: int, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Vectors of one part, shape (n, part.width)."""
+    def part(self, number: int, texts: Sequence[str], bags: Ngrams | None = None) -> NDArray[np.float32]:
+        """Vectors of one part, shape (n, part.width); `bags` are the texts' n-grams where they are known."""
         part, session = self.stage.parts[number], self._sessions[number]
         values = np.zeros((len(texts), part.width), np.float32)
         if part.ngrams is not None:
-            bags = self._vocabularies[part.ngrams].weigh(texts)
+            bags = self._vocabularies[part.ngrams].weigh(texts) if bags is None else bags
             for rows, ids, weights in padded(bags, np.arange(len(texts)), part.width):
                 (values[rows],) = session.run(None, {"ids": ids, "weights": weights})
         elif part.tokens is not None:

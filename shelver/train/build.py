@@ -16,10 +16,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from shelver.ngrams import NgramSpec, Vocabulary
-from shelver.taxonomy import SiblingGroups
 from shelver.train.config import Fusion
 from shelver.train.data import Features
-from shelver.train.linear import Linear, fit_linear
+from shelver.train.linear import Linear, Targets, fit_linear
 from shelver.train.model import (
     Expert,
     Head,
@@ -34,6 +33,7 @@ from shelver.train.model import (
     beside_ngrams,
     label_slots,
 )
+from shelver.train.tasks import Tasks, is_known
 
 FEW_TEXTS: Final = 2_000
 """Below this many texts, n-grams that occur once are kept too."""
@@ -54,6 +54,7 @@ class Plan:
         dropout, image_dropout: for text and for pictures.
         min_count, max_features: of n-grams.
         seed: of the first weights.
+        balanced: the tasks' weights in the loss are learned.
     """
 
     head: HeadKind
@@ -68,6 +69,7 @@ class Plan:
     min_count: int
     max_features: int
     seed: int
+    balanced: bool = False
 
     def with_ngrams(self, spec: NgramSpec) -> Plan:
         """The same plan with texts taken apart otherwise."""
@@ -80,7 +82,7 @@ class Built:
 
     Attributes:
         linear: the wide part, done; None without.
-        labels: nodes that it scores, ascending, shape (C,).
+        labels: nodes that it scores, ascending, shape (C,); the attributes' values come after them.
     """
 
     model: ProductModel
@@ -99,7 +101,12 @@ def fit_vocabulary(plan: Plan, training: Sequence[str | None]) -> Vocabulary | N
 
 
 def fit_wide(
-    features: Features, vocabulary: Vocabulary, labels: NDArray[np.int32], sentence: Sentence | None, seed: int
+    features: Features,
+    vocabulary: Vocabulary,
+    labels: NDArray[np.int32],
+    tasks: Tasks,
+    sentence: Sentence | None,
+    seed: int,
 ) -> Linear:
     """The linear part, on the products that have a text; `labels` are the nodes of all products, ascending."""
     rows = np.flatnonzero(features.text_present)
@@ -110,11 +117,44 @@ def fit_wide(
             dense = beside_ngrams(sentence(torch.from_numpy(features.frozen[rows].astype(np.float32)))).numpy()
     return fit_linear(
         features.ngrams.rows(rows),
-        np.searchsorted(labels, features.node[rows]),
+        _targets(features, rows, labels, tasks),
         n_features=max(len(vocabulary), 1),  # as many rows as the table has
-        n_labels=len(labels),
         dense=dense,
         seed=seed,
+    )
+
+
+def _targets(features: Features, rows: NDArray[np.intp], labels: NDArray[np.int32], tasks: Tasks) -> Targets:
+    """What some products teach the linear part, the tree's labels first, then the attributes' values."""
+    products: list[NDArray[np.intp]] = []
+    columns: list[NDArray[np.intp]] = []
+    asked: list[NDArray[np.bool_]] = []
+    sizes: list[int] = []
+    if tasks.groups is not None:
+        node = features.node[rows]
+        asked.append(node >= 0)
+        products.append(np.flatnonzero(asked[-1]))
+        columns.append(np.searchsorted(labels, node[asked[-1]]))
+        sizes.append(len(labels))
+    for task, of_task in zip(tasks.attributes, features.labels, strict=True):
+        of_rows = of_task[rows]
+        asked.append(is_known(of_rows))
+        if task.attribute.multi:
+            product, value = np.nonzero(of_rows == 1)
+        else:
+            product = np.flatnonzero(asked[-1])
+            value = of_rows[product].astype(np.intp)
+        products.append(product)
+        columns.append(value + sum(sizes))
+        sizes.append(len(task.attribute.values))
+    product = np.concatenate(products)
+    order = np.argsort(product, kind="stable")
+    counts = np.bincount(product, minlength=len(rows))
+    return Targets(
+        np.concatenate(columns)[order],
+        np.concatenate([[0], np.cumsum(counts)]),
+        np.stack(asked, axis=1),
+        np.repeat(np.arange(len(sizes)), sizes),
     )
 
 
@@ -129,7 +169,7 @@ def fit_sentence(features: Features) -> Sentence | None:
 def build(
     plan: Plan,
     features: Features,
-    groups: SiblingGroups,
+    tasks: Tasks,
     *,
     vocabulary: Vocabulary | None,
     linear: Linear | None,
@@ -154,7 +194,7 @@ def build(
         # Where there is no wide linear part, the expert needs a straight way of its own.
         straight = ngrams is not None and linear is None
         return TextExpert(
-            width, groups, plan.dropout, plan.head, sentence=sentence, ngrams=ngrams, straight=straight
+            width, tasks, plan.dropout, plan.head, sentence=sentence, ngrams=ngrams, straight=straight
         )
 
     if sentence is not None and ngrams is not None:
@@ -165,21 +205,20 @@ def build(
         experts["sentence"] = text_expert(sentence, None)
     if features.image is not None:
         mean, scale = _standard(features.image.values[features.image.present])
-        experts["image"] = ImageExpert(mean, scale, plan.hidden, groups, plan.image_dropout, plan.head)
+        experts["image"] = ImageExpert(mean, scale, plan.hidden, tasks, plan.image_dropout, plan.head)
         if at and plan.fusion != "late":
-            experts["joint"] = JointExpert(
-                (0, at), mean, scale, plan.hidden, groups, plan.image_dropout, plan.head
-            )
+            experts["joint"] = JointExpert((0, at), mean, scale, plan.hidden, tasks, plan.image_dropout, plan.head)
     if linear is not None:
-        inside = torch.from_numpy(label_slots(groups, labels))
+        inside = np.zeros((0, 0), np.float32) if tasks.groups is None else label_slots(tasks.groups, labels)
         experts["linear"] = WideExpert(
-            (at, at + len(labels)),
+            (at, at + len(linear.bias)),
             torch.from_numpy(linear.bias),
-            inside,
+            torch.from_numpy(inside),
             sentence=sentence if linear.dense is not None else None,
             dense=torch.from_numpy(linear.dense) if linear.dense is not None else None,
         )
-    model = ProductModel(table, Head(experts)).to(device)
+    n_balanced = 1 + len(tasks.attributes) if plan.balanced and tasks.attributes else 0
+    model = ProductModel(table, Head(experts, n_balanced)).to(device)
     return Built(model, vocabulary, linear, labels)
 
 

@@ -20,13 +20,15 @@ Phase = Literal["choose", "fold", "refit"]
 
 
 class Chosen(BaseModel):
-    """What the choosing phase found, for the refit and the export; `epochs` is `steps` in passes over products."""
+    """What the choosing phase found, for the refit and the export; `epochs` is `steps` in passes over products,
+    `values` the calibration of each attribute."""
 
     model_config = ConfigDict(frozen=True)
 
     steps: int
     epochs: float
     calibration: Calibration
+    values: dict[str, Calibration] = {}
     validation: dict[str, float]
 
 

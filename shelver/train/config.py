@@ -26,12 +26,14 @@ TEXT_ENCODERS: Final = (
     "ngram+use@tuned"
 )
 IMAGE_ENCODERS: Final = (
-    "auto, none, lite0, lite0@tuned, colour, hf:NAME, timm:NAME, each perhaps with @crop, or several with a plus, "
-    "such as lite0+lite0@crop+colour"
+    "auto, none, lite0, lite0@tuned, colour, hf:NAME, timm:NAME, each perhaps with @crop or @box, or several with "
+    "a plus, such as lite0+lite0@box+colour"
 )
-# NAME(@tuned)?(@crop)?, the two in any order.
+# NAME(@tuned)?(@crop or @box)?, the two in any order.
 _TEXT_PART: Final = re.compile(r"ngram|(use|hf:[^+@]+)(@tuned)?")
-_IMAGE_PART: Final = re.compile(r"lite0(@tuned)?(@crop)?|lite0@crop@tuned|(colour|(hf|timm):[^+@]+)(@crop)?")
+_IMAGE_PART: Final = re.compile(
+    r"lite0(@tuned)?(@(crop|box))?|lite0@(crop|box)@tuned|(colour|(hf|timm):[^+@]+)(@(crop|box))?"
+)
 
 
 class TrainConfig(BaseModel):
@@ -44,7 +46,8 @@ class TrainConfig(BaseModel):
             number of products.
         image_encoder: parts with a plus between: "lite0" (EfficientNet-Lite0, frozen), "lite0@tuned" (the same,
             fine-tuned on this catalog; see `tune`), "colour", "hf:NAME", "timm:NAME"; "@crop" looks at the centre
-            at full detail; "none"; "auto" is lite0 where the catalog has pictures.
+            at full detail, "@box" around the product; "none"; "auto" is lite0 where the catalog has pictures, and
+            lite0+colour where it has attributes too.
         head: "tree", a softmax among siblings; "levels", a softmax a level, the parent level's feeding the
             child's; "auto" is the one that was better on validation of the public sets.
         fusion: "late" weighs the text's and the picture's own experts, "joint" answers products with both from the
@@ -71,6 +74,9 @@ class TrainConfig(BaseModel):
             None weighs all alike.
         label_smoothing: share of a label's weight spread over its siblings.
         balance: products of a label with n products weigh n ** -balance in the loss; 0 weighs all alike.
+        attributes: names of the attributes to learn with the category; None: all that have labels enough.
+        attribute_share: of the attributes' losses beside the category's.
+        balanced: the tasks' weights in the loss are learned: a noisier task weighs less.
         value_weight: products of value v weigh v ** value_weight in the loss; unknown values count as the mean.
         epochs: passes over the training products, at most; the learning rate falls to zero over them. None chooses
             20, or 10 for many products.
@@ -114,6 +120,9 @@ class TrainConfig(BaseModel):
     level_weights: tuple[float, ...] | None = Field(default=None, min_length=1)
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     balance: float = Field(default=0.0, ge=0, le=1)
+    attributes: tuple[str, ...] | None = None
+    attribute_share: float = Field(default=1.0, gt=0)
+    balanced: bool = False
     value_weight: float = Field(default=0.0, ge=0, le=1)
     epochs: int | None = Field(default=None, ge=1)
     patience: int = Field(default=0, ge=0)

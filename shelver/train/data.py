@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from shelver.attributes import Attribute
 from shelver.catalog.split import Part
-from shelver.catalog.store import Catalog
 from shelver.images import ImageSpec
 from shelver.ngrams import Ngrams, Vocabulary
 from shelver.pipeline import Embedding
 from shelver.product import TextSpec, text_of
 from shelver.train.embed import ImageEmbedder
+from shelver.train.sets import Source
+from shelver.train.tasks import Labels, Said, encode, is_known
 
 Vectors = NDArray[np.float16]
 
@@ -30,9 +32,11 @@ class Examples:
     Attributes:
         texts: normalised texts, None where a product has none; N of them.
         image: picture embeddings, float16 (N, D_i), and presence; None where the model uses no pictures.
-        node: labelled node in the catalog's taxonomy, shape (N,), int32.
+        node: labelled node in the catalog's taxonomy, shape (N,), int32; -1 where a product has none.
         value: business value, shape (N,), float32; NaN where unknown.
         frozen: vectors of the texts from frozen encoders, float16 (N, D_f); None where there are none.
+        said: labelled values by attribute, as the products have them.
+        labels: the same for the attributes that are learned, in their order; empty until that is settled.
     """
 
     texts: list[str | None]
@@ -40,9 +44,20 @@ class Examples:
     node: NDArray[np.int32]
     value: NDArray[np.float32]
     frozen: Vectors | None = None
+    said: Sequence[Said] = ()
+    labels: tuple[Labels, ...] = ()
 
     def __len__(self) -> int:
         return len(self.node)
+
+    def labelled(self, attributes: Sequence[Attribute]) -> Examples:
+        """The same with the labels of the attributes that are learned; products without any label are left out."""
+        labels = tuple(encode(self.said, attribute) for attribute in attributes)
+        taught = self.node >= 0
+        for of_one in labels:
+            taught = taught | is_known(of_one)
+        whole = replace(self, said=(), labels=labels)
+        return whole if taught.all() else whole.rows(np.flatnonzero(taught))
 
     def __add__(self, other: Examples) -> Examples:
         image = frozen = None
@@ -59,6 +74,8 @@ class Examples:
             np.concatenate([self.node, other.node]),
             np.concatenate([self.value, other.value]),
             frozen,
+            [*self.said, *other.said],
+            tuple(_together(ours, theirs) for ours, theirs in zip(self.labels, other.labels, strict=True)),
         )
 
     def rows(self, rows: NDArray[np.intp]) -> Examples:
@@ -72,11 +89,18 @@ class Examples:
             self.node[rows],
             self.value[rows],
             None if self.frozen is None else self.frozen[rows],
+            [self.said[row] for row in rows.tolist()] if self.said else (),
+            tuple(of_one[rows] for of_one in self.labels),
         )
 
 
+def _together(ours: Labels, theirs: Labels) -> Labels:
+    both: Labels = np.concatenate([ours, theirs])
+    return both
+
+
 def read_examples(
-    catalog: Catalog,
+    catalog: Source,
     split: Part,
     *,
     text: TextSpec | None,
@@ -84,7 +108,7 @@ def read_examples(
     n_expected: int,
     say: Say,
 ) -> Examples:
-    """Read the labelled products of a split and embed their pictures.
+    """Read the products of a split that have a category or an attribute, and embed their pictures.
 
     Args:
         catalog: the catalog.
@@ -95,16 +119,19 @@ def read_examples(
         say: told about the progress every few seconds.
     """
     texts: list[str | None] = []
-    nodes: list[str] = []
+    nodes: list[int] = []
+    said: list[Said] = []
+    index_of = {node_id: k for k, node_id in enumerate(catalog.taxonomy.ids)}
     values: list[float] = []
     parts: list[Embedding] = []
     started = told = time.monotonic()
     n_read = 0
     for products in catalog.products(split, images=embedder is not None):
         n_read += len(products)
-        labelled = [p for p in products if p.node_id is not None]
+        labelled = [p for p in products if p.node_id is not None or p.attributes]
         texts += [text_of(p, text) if text else None for p in labelled]
-        nodes += [p.node_id for p in labelled if p.node_id is not None]
+        nodes += [index_of[p.node_id] if p.node_id is not None else -1 for p in labelled]
+        said += [p.attributes for p in labelled]
         values += [p.value if p.value is not None else float("nan") for p in labelled]
         if embedder is not None:
             parts.append(embedder([p.images for p in labelled]))
@@ -120,7 +147,7 @@ def read_examples(
             np.concatenate([p.values for p in parts] or [np.zeros((0, embedder.width), np.float16)]),
             np.concatenate([p.present for p in parts] or [np.zeros(0, np.bool_)]),
         )
-    return Examples(texts, image, catalog.taxonomy.indices(nodes), np.array(values, np.float32))
+    return Examples(texts, image, np.array(nodes, np.int32), np.array(values, np.float32), said=said)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +161,7 @@ class Features:
             as in training, where it is done learning.
         text_present: shape (N,), bool; False everywhere where the model uses no texts.
         image: as in `Examples`.
-        node: shape (N,), int32.
+        node, labels: as in `Examples`.
         weight: of each product in the loss, shape (N,), float32.
     """
 
@@ -145,6 +172,7 @@ class Features:
     image: Embedding | None
     node: NDArray[np.int32]
     weight: NDArray[np.float32]
+    labels: tuple[Labels, ...] = ()
 
     @classmethod
     def of(
@@ -155,7 +183,7 @@ class Features:
         ngrams = vocabulary.weigh([t or "" for t in examples.texts]) if vocabulary is not None else None
         if weight is None:
             weight = np.ones(len(examples), np.float32)
-        return cls(ngrams, examples.frozen, None, present, examples.image, examples.node, weight)
+        return cls(ngrams, examples.frozen, None, present, examples.image, examples.node, weight, examples.labels)
 
     def __len__(self) -> int:
         return len(self.node)

@@ -34,8 +34,10 @@ from shelver.calibrate import (
     witness_of,
 )
 from shelver.calibrate.blend import MAX_SLOTS
+from shelver.pipeline import yes_or_no
 from shelver.taxonomy import SiblingGroups
 from shelver.train.config import Fusion
+from shelver.train.tasks import AttributeTask, Labels, Tasks, is_known
 
 SIMPLE: Final = ("linear", "ngram")
 """Experts that the average of all is compared with."""
@@ -47,13 +49,34 @@ class HeldOut:
 
     Attributes:
         scores: of the slots, (n, M) for each expert.
-        node: labelled nodes, shape (n,).
+        node: labelled nodes, shape (n,); those of one attribute are the places of its values.
         modality: what each product has: 1 text, 2 image, 3 both; shape (n,).
+        labels: of the attributes, as in `Examples`, where the scores are those of all tasks.
     """
 
     scores: list[NDArray[np.float32]]
     node: NDArray[np.int32]
     modality: NDArray[np.int8]
+    labels: tuple[Labels, ...] = ()
+
+    def of_tree(self, tasks: Tasks) -> HeldOut:
+        """The products that have a category, with the scores of the tree's slots."""
+        scores = [part[:, : tasks.n_tree_slots] for part in self.scores]
+        if (self.node >= 0).all():
+            return HeldOut(scores, self.node, self.modality)
+        rows = np.flatnonzero(self.node >= 0)
+        return HeldOut([part[rows] for part in scores], self.node[rows], self.modality[rows])
+
+    def of_attribute(self, number: int, task: AttributeTask) -> HeldOut:
+        """The products whose value is known, with the scores of the values; of an attribute that takes several
+        values, each value of a product as a question of its own."""
+        labels = self.labels[number]
+        rows = np.flatnonzero(is_known(labels))
+        scores = [part[rows, task.slots] for part in self.scores]
+        if not task.attribute.multi:
+            return HeldOut(scores, labels[rows].astype(np.int32), self.modality[rows])
+        no = (labels[rows].reshape(-1) == 0).astype(np.int32)
+        return HeldOut(yes_or_no(scores), no, np.repeat(self.modality[rows], len(task.attribute.values)))
 
     def that_have(self, modality: Modality) -> HeldOut:
         """The products that have at least what the modality names."""
@@ -68,7 +91,12 @@ Batches = Callable[[], Iterable[HeldOut]]
 
 
 def fit_calibration(
-    batches: Batches, experts: Mapping[str, Modality], groups: SiblingGroups, fusion: Fusion
+    batches: Batches,
+    experts: Mapping[str, Modality],
+    groups: SiblingGroups,
+    fusion: Fusion,
+    *,
+    outside: bool = True,
 ) -> tuple[Calibration, list[str]]:
     """Weights of the experts for text, picture and both, blends where they help, how strange the held-out products
     are, and what was chosen, in sentences.
@@ -78,6 +106,7 @@ def fit_calibration(
         experts: what each expert looks at, by name, in the order of its scores.
         groups: the slots' sibling groups.
         fusion: see `TrainConfig.fusion`.
+        outside: also learn how strange known products are.
     """
     pool = _Pool(batches, experts, groups)
     said: list[str] = []
@@ -109,7 +138,10 @@ def fit_calibration(
     calibration = _calibrated(pool.even, {**pool.even.weights, **alone})
     blends = {modality: pool.blend(modality, weights) for modality, weights in alone.items()}
     calibration = calibration.model_copy(update={"blends": {m: parts for m, parts in blends.items() if parts}})
-    return calibration.model_copy(update={"outside": _outside(batches, experts, groups, calibration, alone)}), said
+    if outside:
+        strange = _outside(batches, experts, groups, calibration, alone)
+        calibration = calibration.model_copy(update={"outside": strange})
+    return calibration, said
 
 
 def _outside(

@@ -20,8 +20,28 @@ from shelver.ngrams import Ngrams
 COST: Final = 0.5
 PASSES: Final = 10
 """Over instacart and hpc3level the tenth pass is within 0.2 points of LIBLINEAR's converged solution."""
-MAX_WEIGHTS: Final = 1 << 25
-"""N-grams times labels, at most: 134 MB. A larger tree has to do with the narrow part."""
+
+
+class Targets(NamedTuple):
+    """Which of C columns each of N products belongs to; the columns are those of T tasks, side by side.
+
+    Attributes:
+        columns, offsets: product i belongs to `columns[offsets[i]:offsets[i + 1]]`; shapes (n,) and (N + 1,).
+        asked: whether a product has a label of a task, shape (N, T), bool; the columns of the others do not learn
+            from it.
+        task: of each column, shape (C,).
+    """
+
+    columns: NDArray[np.intp]
+    offsets: NDArray[np.intp]
+    asked: NDArray[np.bool_]
+    task: NDArray[np.intp]
+
+    @classmethod
+    def of_one(cls, labels: NDArray[np.intp], n_labels: int) -> Targets:
+        """Those of one task, of which every product has one label, shape (N,)."""
+        n = len(labels)
+        return cls(labels, np.arange(n + 1), np.ones((n, 1), np.bool_), np.zeros(n_labels, np.intp))
 
 
 class Linear(NamedTuple):
@@ -48,10 +68,9 @@ class Linear(NamedTuple):
 
 def fit_linear(
     ngrams: Ngrams,
-    labels: NDArray[np.intp],
+    targets: Targets,
     *,
     n_features: int,
-    n_labels: int,
     dense: NDArray[np.float32] | None = None,
     cost: float = COST,
     passes: int = PASSES,
@@ -67,16 +86,16 @@ def fit_linear(
 
     Args:
         ngrams: texts, each scaled to length 1; N of them.
-        labels: in [0, n_labels), shape (N,).
+        targets: what they are labelled with.
         n_features: V.
-        n_labels: C.
         dense: a vector beside each text's n-grams, shape (N, D), of a length near theirs.
         cost: of a violated margin.
         passes: over the products.
         seed: decides their order.
         tell: told the number of passes done.
     """
-    n = len(ngrams)
+    n, n_labels = len(ngrams), len(targets.task)
+    unasked = [None if of.all() else ~of[targets.task] for of in targets.asked]
     # The bias is one more feature that every text has; its row is the last.
     weight = np.zeros((n_features + 1, n_labels), np.float32)
     dual = np.zeros((n, n_labels), np.float32)
@@ -103,9 +122,12 @@ def fit_linear(
                 score += dense[i] @ of_dense
             old = dual[i]
             gradient = ridge * old - 1.0 - score
-            own = labels[i]
+            own = targets.columns[targets.offsets[i] : targets.offsets[i + 1]]
             gradient[own] += 2.0 * score[own]  # y = 1 here, -1 everywhere else
             new = np.maximum(old - gradient / (squares[i] + ridge), 0.0)
+            silent = unasked[i]
+            if silent is not None:
+                new[silent] = 0
             step = old - new
             step[own] = -step[own]
             if not step.any():

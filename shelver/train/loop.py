@@ -17,16 +17,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from shelver.calibrate import Calibration
-from shelver.taxonomy import SiblingGroups
 from shelver.train import workers
 from shelver.train.checkpoint import Checkpoints, Progress, Stopwatch
 from shelver.train.config import TrainConfig
 from shelver.train.data import Features, Say
 from shelver.train.fusion import HeldOut, judge
-from shelver.train.losses import LevelsLoss, TreeLoss
+from shelver.train.losses import TasksLoss
 from shelver.train.model import JointExpert, ProductModel
 from shelver.train.optim import RowAdagrad
 from shelver.train.runlog import RunLog
+from shelver.train.tasks import Tasks
 
 WARM_UP: Final = 0.05
 """Share of the steps over which the learning rate rises."""
@@ -93,10 +93,10 @@ def train_phase(
     model: ProductModel,
     train: Features,
     validation: Features | None,
-    groups: SiblingGroups,
+    tasks: Tasks,
     config: TrainConfig,
     *,
-    loss_of: TreeLoss | LevelsLoss,
+    loss_of: TasksLoss,
     by: Calibration,
     batch_size: int,
     planned_steps: int,
@@ -115,7 +115,7 @@ def train_phase(
             weights, or with patience and validation the best ones.
         train: what is learned from.
         validation: what early stopping looks at after each epoch, or None.
-        groups: the tree's slots.
+        tasks: what is learned.
         config: learning rates, dropout and so on.
         loss_of: the loss of an expert's scores.
         by: weights of the experts when early stopping looks at them together.
@@ -182,7 +182,7 @@ def train_phase(
             figures = {"epoch": progress.step / per_epoch, "train_loss": loss_sum / max(loss_n, 1)}
             loss_sum, loss_n = 0.0, 0
             if validation is not None:
-                judged = judge(held_out(model, validation), groups, by)
+                judged = judge_first(held_out(model, validation), tasks, by)
                 figures |= {f"validation_{name}": value for name, value in judged.items()}
                 _note_best(progress, judged["accuracy"], judged["loss"])
                 say(
@@ -215,7 +215,7 @@ def _step(
     train: Features,
     rows: NDArray[np.intp],
     config: TrainConfig,
-    loss_of: TreeLoss | LevelsLoss,
+    loss_of: TasksLoss,
     key: tuple[int, int, int],
 ) -> float:
     rng = np.random.default_rng((*key, 1 + workers.rank()))
@@ -226,6 +226,7 @@ def _step(
     with torch.autocast(device.type, enabled=device.type != "cpu"):
         text, image = embed(model, train, rows, ngram_dropout=config.ngram_dropout)
         node = torch.from_numpy(train.node[rows].astype(np.int64)).to(device)
+        labels = [torch.from_numpy(of[rows].astype(np.int64)).to(device) for of in train.labels]
         has = {"text": train.text_present[rows], "image": train.image_present[rows]}
         has["both"] = has["text"] & has["image"]
         total = torch.zeros((), device=device)
@@ -241,7 +242,8 @@ def _step(
                 scores = expert(text, image)
             # Of all processes' products, so that several learn what one would.
             per_process = workers.total(weight.sum()).clamp(min=1.0) / workers.count()
-            total = total + (loss_of(scores.float(), node) * weight).sum() / per_process
+            losses = loss_of(scores.float(), node, labels, model.head.noise)
+            total = total + (losses * weight).sum() / per_process
     for optimizer in optimizers:
         optimizer.zero_grad(set_to_none=True)
     total.backward()  # type: ignore[no-untyped-call]
@@ -270,4 +272,13 @@ def held_out(model: ProductModel, features: Features) -> Iterator[HeldOut]:
             experts = model.head.learning() if features.wide is None else model.head.named().values()
             scores = [expert(text, image).float().cpu().numpy() for expert in experts]
         modality = (features.text_present[batch] + 2 * features.image_present[batch]).astype(np.int8)
-        yield HeldOut(scores, features.node[batch], modality)
+        yield HeldOut(scores, features.node[batch], modality, tuple(of[batch] for of in features.labels))
+
+
+def judge_first(batches: Iterator[HeldOut], tasks: Tasks, calibration: Calibration) -> dict[str, float]:
+    """The figures by which a training goes: of the category, or of the first attribute where only such are
+    learned."""
+    if tasks.groups is not None:
+        return judge((batch.of_tree(tasks) for batch in batches), tasks.groups, calibration)
+    task = tasks.attributes[0]
+    return judge((batch.of_attribute(0, task) for batch in batches), task.groups, calibration)

@@ -1,4 +1,4 @@
-"""The losses of the two heads: how surprised a head is at every turn of the way down to the label."""
+"""The losses: how surprised a head is at every turn of the way down to the label, and at an attribute's value."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from shelver.taxonomy import SiblingGroups
 from shelver.train.model import HeadKind, level_sizes
+from shelver.train.tasks import Tasks
 
 
 class TreeLoss(nn.Module):
@@ -112,9 +113,75 @@ class LevelsLoss(nn.Module):
         return total
 
 
+class TasksLoss(nn.Module):
+    """The sum over the tasks of a product's losses; a task that it has no label of adds nothing.
+
+    Args:
+        tasks: what is learned.
+        tree: the loss of the tree's task; None where there is none.
+        share: of the attributes' losses beside the tree's.
+    """
+
+    def __init__(self, tasks: Tasks, tree: TreeLoss | LevelsLoss | None, share: float = 1.0) -> None:
+        super().__init__()
+        self.tasks = tasks
+        self.tree = tree
+        self.share = share
+
+    def forward(
+        self, scores: Tensor, nodes: Tensor, labels: Sequence[Tensor], noise: Tensor | None = None
+    ) -> Tensor:
+        """Loss of each product.
+
+        Args:
+            scores: raw scores of the slots of all tasks, float (N, M).
+            nodes: labelled nodes, int64 (N,), -1 where there is none.
+            labels: of each attribute, int64 (N,), or (N, V) where it takes several values; -1 where not known.
+            noise: the logarithm of each task's noise variance, tree first, shape (T,): a noisier task weighs
+                less. None: all weigh alike.
+
+        Returns:
+            float (N,), in nats.
+
+        Source:
+            Kendall et al. 2018, "Multi-task learning using uncertainty to weigh losses for scene geometry and
+            semantics".
+        """
+        total = scores.new_zeros(len(scores))
+        if self.tree is not None:
+            of_tree = self.tree(scores[:, : self.tasks.n_tree_slots], nodes.clamp(min=0)) * (nodes >= 0)
+            total = total + _weighed(of_tree, nodes >= 0, noise, 0)
+        for number, (task, wanted) in enumerate(zip(self.tasks.attributes, labels, strict=True), start=1):
+            of_values = scores[:, task.slots]
+            if task.attribute.multi:
+                known = wanted[:, 0] >= 0
+                answers = wanted.clamp(min=0).to(scores.dtype)
+                of_task = F.binary_cross_entropy_with_logits(of_values, answers, reduction="none").sum(dim=1)
+            else:
+                known = wanted >= 0
+                of_task = F.cross_entropy(of_values, wanted.clamp(min=0), reduction="none")
+            total = total + self.share * _weighed(of_task * known, known, noise, number)
+        return total
+
+
+def _weighed(loss: Tensor, known: Tensor, noise: Tensor | None, number: int) -> Tensor:
+    """A task's losses, by its noise where that is learned."""
+    if noise is None:
+        return loss
+    return torch.exp(-noise[number]) * loss + 0.5 * noise[number] * known
+
+
 def loss_for(
-    kind: HeadKind, groups: SiblingGroups, *, level_weights: Sequence[float] | None, smoothing: float
-) -> TreeLoss | LevelsLoss:
-    """The loss of a kind of head."""
-    of_kind = TreeLoss if kind == "tree" else LevelsLoss
-    return of_kind(groups, level_weights=level_weights, smoothing=smoothing)
+    kind: HeadKind,
+    tasks: Tasks,
+    *,
+    level_weights: Sequence[float] | None,
+    smoothing: float,
+    share: float = 1.0,
+) -> TasksLoss:
+    """The loss of some tasks; `kind` is that of the tree's head."""
+    tree: TreeLoss | LevelsLoss | None = None
+    if tasks.groups is not None:
+        of_kind = TreeLoss if kind == "tree" else LevelsLoss
+        tree = of_kind(tasks.groups, level_weights=level_weights, smoothing=smoothing)
+    return TasksLoss(tasks, tree, share)

@@ -6,8 +6,9 @@ labelled product helps to choose. Chosen are the number of steps and how far eac
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -15,8 +16,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from shelver import attributes
 from shelver.calibrate import Calibration, Modality
 from shelver.errors import CatalogError, ConfigError
+from shelver.ngrams import Vocabulary
 from shelver.pipeline import sibling_groups
 from shelver.taxonomy import SiblingGroups, Taxonomy
 from shelver.train import workers
@@ -24,10 +27,11 @@ from shelver.train.build import Built, Plan, build, fit_sentence, fit_vocabulary
 from shelver.train.checkpoint import Checkpoints, Chosen, Progress, Stopwatch
 from shelver.train.config import TrainConfig
 from shelver.train.data import Examples, Features, Say, weights_of
-from shelver.train.fusion import HeldOut, fit_calibration, judge
+from shelver.train.fusion import Batches, HeldOut, fit_calibration, judge
 from shelver.train.loop import Deadline, held_out, n_steps_per_epoch, train_phase
 from shelver.train.losses import loss_for
 from shelver.train.runlog import RunLog
+from shelver.train.tasks import Tasks
 
 EXPORT_RESERVE_S: Final = 15.0
 EXPORT_RESERVE_SHARE: Final = 0.08
@@ -39,21 +43,27 @@ CHOOSE_SHARE: Final = 0.45
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
-    """A trained model with all that its export needs; `nodes` are the labels that it learned from."""
+    """A trained model with all that its export needs; `learned` is what it learned from."""
 
     built: Built
-    groups: SiblingGroups
-    nodes: NDArray[np.int32]
+    tasks: Tasks
+    learned: Examples
     chosen: Chosen
 
 
 @dataclass(frozen=True, slots=True)
 class Trainer:
-    """What stays the same from phase to phase."""
+    """What stays the same from phase to phase.
+
+    Attributes:
+        tree: None learns only the attributes of the vocabulary.
+        ngrams: those of a model that is built on; None finds them in the texts.
+    """
 
     config: TrainConfig
     plan: Plan
-    tree: Taxonomy
+    tree: Taxonomy | None
+    vocabulary: attributes.Vocabulary
     folds: int
     refit: bool
     epochs: int
@@ -62,14 +72,17 @@ class Trainer:
     run: Path
     device: torch.device
     say: Say
+    ngrams: Vocabulary | None = None
 
     def learn(self, learned: Examples, held: Examples, progress: Progress) -> Fitted:
         """Learn from `learned` while `held` decides, then perhaps from both."""
         everything = learned + held
         refit = self.folds > 0 or (self.refit and len(held) > 0)
-        nodes = everything.node if refit else learned.node
+        last = everything if refit else learned
+        labels = np.unique(last.node[last.node >= 0])
         _n_usable(learned, self.plan)
-        fit = _Phase(self, _groups(self.tree, nodes), np.unique(nodes))
+        tasks = Tasks.of(_groups(self.tree, labels) if self.tree is not None else None, self.vocabulary)
+        fit = _Phase(self, tasks, labels if self.tree is not None else labels[:0])
         if progress.phase != "refit":
             if self.folds:
                 found = self._cross_validate(fit, everything)
@@ -77,7 +90,7 @@ class Trainer:
                 built, validation = fit.run(learned, held, progress, share=CHOOSE_SHARE if refit else 1.0)
                 found = self._choose(built, validation, fit, progress)
                 if not refit:
-                    return Fitted(built, fit.groups, nodes, found)
+                    return Fitted(built, tasks, last, found)
             progress = Progress(phase="refit", elapsed_s=self.watch.elapsed_s(), chosen=found)
             if workers.rank() == 0:
                 self.checkpoints.begin(progress)
@@ -88,7 +101,7 @@ class Trainer:
         # Under a time limit the learning rate fell to zero by the clock, so it has to by the steps now.
         steps = chosen.steps if self.config.time_limit_s is not None and chosen.steps else None
         built, _ = fit.run(everything, None, progress, epochs=chosen.epochs, steps=steps)
-        return Fitted(built, fit.groups, nodes, chosen)
+        return Fitted(built, tasks, last, chosen)
 
     def _cross_validate(self, fit: _Phase, everything: Examples) -> Chosen:
         """Hold each fold out in turn; a killed run starts the folds anew, as they take seconds."""
@@ -103,15 +116,7 @@ class Trainer:
             experts = {name: expert.needs for name, expert in built.model.head.named().items()}
             if validation is not None:
                 seen += held_out(built.model, validation)
-        calibration, said = fit_calibration(lambda: seen, experts, fit.groups, self.plan.fusion)
-        for sentence in said:
-            self.say(sentence)
-        return Chosen(
-            steps=0,
-            epochs=float(self.epochs),
-            calibration=calibration,
-            validation=judge(seen, fit.groups, calibration),
-        )
+        return self._calibrated(lambda: seen, experts, fit.tasks, steps=0, epochs=float(self.epochs))
 
     def _choose(self, built: Built, validation: Features | None, fit: _Phase, progress: Progress) -> Chosen:
         experts = {name: expert.needs for name, expert in built.model.head.named().items()}
@@ -119,17 +124,50 @@ class Trainer:
         epochs = steps / fit.per_epoch
         if validation is None:
             self.say("no validation split: trained for all epochs, and the confidence is not calibrated")
-            even = Calibration.even(experts, self.tree.n_levels)
-            return Chosen(steps=steps, epochs=epochs, calibration=even, validation={})
+            even = Calibration.even(experts, fit.tasks.n_levels)
+            values = {task.name: Calibration.even(experts, 1) for task in fit.tasks.attributes}
+            return Chosen(steps=steps, epochs=epochs, calibration=even, values=values, validation={})
 
         def batches() -> Iterator[HeldOut]:
             return held_out(built.model, validation)
 
-        calibration, said = fit_calibration(batches, experts, fit.groups, self.plan.fusion)
-        for sentence in said:
-            self.say(sentence)
-        figures = judge(batches(), fit.groups, calibration)
-        return Chosen(steps=steps, epochs=epochs, calibration=calibration, validation=figures)
+        return self._calibrated(batches, experts, fit.tasks, steps=steps, epochs=epochs)
+
+    def _calibrated(
+        self, batches: Batches, experts: Mapping[str, Modality], tasks: Tasks, *, steps: int, epochs: float
+    ) -> Chosen:
+        """How far each expert is believed in each task, on held-out products."""
+        calibration = Calibration.even(experts, tasks.n_levels)
+        figures: dict[str, float] = {}
+        if tasks.groups is not None:
+
+            def of_tree() -> Iterator[HeldOut]:
+                return (batch.of_tree(tasks) for batch in batches())
+
+            calibration, said = fit_calibration(of_tree, experts, tasks.groups, self.plan.fusion)
+            for sentence in said:
+                self.say(sentence)
+            figures = judge(of_tree(), tasks.groups, calibration)
+        # Gone through once: the scores of all values are a few columns.
+        seen: list[list[HeldOut]] = [[] for _ in tasks.attributes]
+        for batch in batches() if tasks.attributes else ():
+            for number, (task, of_one) in enumerate(zip(tasks.attributes, seen, strict=True)):
+                of_one.append(batch.of_attribute(number, task))
+        values: dict[str, Calibration] = {}
+        for task, of_one in zip(tasks.attributes, seen, strict=True):
+            if not sum(len(batch.node) for batch in of_one):
+                values[task.name] = Calibration.even(experts, 1)
+                self.say(f"{task.name}: no held-out product has a label, so its confidence is not calibrated")
+                continue
+            values[task.name], said = fit_calibration(
+                partial(list, of_one), experts, task.groups, self.plan.fusion, outside=False
+            )
+            judged = judge(of_one, task.groups, values[task.name])
+            figures[f"{task.name}_accuracy"] = judged["accuracy"]
+            self.say(f"{task.name}: accuracy {judged['accuracy']:.4f} on held-out products")
+            for sentence in said:
+                self.say(f"{task.name}: {sentence}")
+        return Chosen(steps=steps, epochs=epochs, calibration=calibration, values=values, validation=figures)
 
 
 @dataclass(slots=True)
@@ -141,7 +179,7 @@ class _Phase:
     """
 
     trainer: Trainer
-    groups: SiblingGroups
+    tasks: Tasks
     labels: NDArray[np.int32]
     per_epoch: int = 1
 
@@ -167,7 +205,7 @@ class _Phase:
         """
         trainer, config, plan = self.trainer, self.trainer.config, self.trainer.plan
         place = progress if progress is not None else Progress(phase="fold")
-        vocabulary = fit_vocabulary(plan, learned.texts)
+        vocabulary = trainer.ngrams or fit_vocabulary(plan, learned.texts)
         train = Features.of(
             learned, vocabulary, weights_of(learned, balance=config.balance, value_weight=config.value_weight)
         )
@@ -180,9 +218,10 @@ class _Phase:
         linear = None
         sentence = fit_sentence(train)
         if plan.linear and vocabulary is not None and progress is not None:
-            trainer.say(f"{len(vocabulary):,} n-grams and {len(self.labels):,} labels: fitting the linear part")
+            n_labels = len(self.labels) + self.tasks.n_values
+            trainer.say(f"{len(vocabulary):,} n-grams and {n_labels:,} labels: fitting the linear part")
         if plan.linear and vocabulary is not None:
-            linear = fit_wide(train, vocabulary, self.labels, sentence, plan.seed)
+            linear = fit_wide(train, vocabulary, self.labels, self.tasks, sentence, plan.seed)
             if validation is not None and validation.ngrams is not None:
                 validation = replace(validation, wide=linear.of_ngrams(validation.ngrams))
         if not place.step:
@@ -191,7 +230,7 @@ class _Phase:
         built = build(
             plan,
             train,
-            self.groups,
+            self.tasks,
             vocabulary=vocabulary,
             linear=linear,
             sentence=sentence,
@@ -208,15 +247,16 @@ class _Phase:
                 train,
                 # The linear part has learned already: what it says must not decide when the others stop.
                 replace(validation, wide=None) if validation is not None and progress is not None else None,
-                self.groups,
+                self.tasks,
                 config,
                 loss_of=loss_for(
                     plan.head,
-                    self.groups,
-                    level_weights=_for_levels(config.level_weights, self.groups.taxonomy.n_levels),
+                    self.tasks,
+                    level_weights=_for_levels(config.level_weights, self.tasks.n_levels),
                     smoothing=config.label_smoothing,
+                    share=config.attribute_share,
                 ),
-                by=Calibration.even(learning, self.groups.taxonomy.n_levels),
+                by=Calibration.even(learning, self.tasks.n_levels),
                 batch_size=batch_size,
                 planned_steps=planned,
                 stop_at=steps or max(round((epochs or trainer.epochs) * self.per_epoch), 1),
@@ -245,6 +285,19 @@ class _Phase:
                 remedy="Run the same command again, since picture embeddings are kept, or raise --time-limit.",
             )
         return Deadline(from_s, from_s + left_s * share)
+
+
+def value_counts(fitted: Fitted) -> dict[str, dict[str, int]]:
+    """How many products taught each value of each attribute."""
+    found: dict[str, dict[str, int]] = {}
+    for task, labels in zip(fitted.tasks.attributes, fitted.learned.labels, strict=True):
+        names = [value.name for value in task.attribute.values]
+        if task.attribute.multi:
+            counts = (labels == 1).sum(axis=0)
+        else:
+            counts = np.bincount(labels[labels >= 0], minlength=len(names))
+        found[task.name] = dict(zip(names, counts.tolist(), strict=True))
+    return found
 
 
 def _quiet(line: str) -> None:

@@ -7,13 +7,13 @@ from typing import Final
 
 import numpy as np
 
-from shelver.catalog.store import Catalog
 from shelver.errors import ConfigError, ImageError
 from shelver.images import ImageSpec, decode
 from shelver.ngrams import NgramSpec
 from shelver.train.build import Plan
 from shelver.train.config import TrainConfig
 from shelver.train.data import choose_image_spec
+from shelver.train.sets import Source
 
 PICTURES_SAMPLED: Final = 256
 FEW_PRODUCTS: Final = 3_000
@@ -60,7 +60,7 @@ class Settled:
     choices: tuple[str, ...]
 
 
-def settle(catalog: Catalog, config: TrainConfig) -> Settled:
+def settle(catalog: Source, config: TrainConfig) -> Settled:
     """Settle what the config leaves open, and say why.
 
     Raises:
@@ -128,13 +128,14 @@ def settle(catalog: Catalog, config: TrainConfig) -> Settled:
         min_count=config.min_count,
         max_features=config.max_features,
         seed=config.seed,
+        balanced=config.balanced,
     )
     return Settled(
         text_parts, image_parts, image if image_parts else None, plan, folds, refit, epochs, tuple(choices)
     )
 
 
-def _text_parts(catalog: Catalog, config: TrainConfig, n_products: int, choices: list[str]) -> tuple[str, ...]:
+def _text_parts(catalog: Source, config: TrainConfig, n_products: int, choices: list[str]) -> tuple[str, ...]:
     encoder, has = config.text_encoder, catalog.info.n_with_text > 0
     if encoder == "none" or (encoder == "auto" and not has):
         if encoder == "auto":
@@ -150,7 +151,7 @@ def _text_parts(catalog: Catalog, config: TrainConfig, n_products: int, choices:
 
 
 def _image_parts(
-    catalog: Catalog, config: TrainConfig, sizes_px: list[tuple[int, int]], choices: list[str]
+    catalog: Source, config: TrainConfig, sizes_px: list[tuple[int, int]], choices: list[str]
 ) -> tuple[str, ...]:
     encoder, has = config.image_encoder, bool(sizes_px)
     if encoder == "none" or (encoder == "auto" and not has):
@@ -161,11 +162,13 @@ def _image_parts(
         raise _lacking("--image-encoder", encoder, catalog, "pictures")
     if encoder == "auto":
         encoder = "lite0"
-        choices.append("pictures: lite0, frozen")
+        if catalog.vocabulary.attributes and config.attributes != ():
+            encoder = "lite0+colour"  # networks look past colour, and many attributes are about it
+        choices.append(f"pictures: {encoder}, frozen")
     return tuple(encoder.split("+"))
 
 
-def _lacking(flag: str, encoder: str, catalog: Catalog, what: str) -> ConfigError:
+def _lacking(flag: str, encoder: str, catalog: Source, what: str) -> ConfigError:
     return ConfigError(
         f"{flag} {encoder}, but the training products of {catalog.folder} have no {what}",
         allowed=f"a catalog with {what}, or {flag} none",
@@ -173,7 +176,7 @@ def _lacking(flag: str, encoder: str, catalog: Catalog, what: str) -> ConfigErro
     )
 
 
-def _survey(catalog: Catalog) -> list[tuple[int, int]]:
+def _survey(catalog: Source) -> list[tuple[int, int]]:
     """Sizes (width, height) of some of the training pictures that can be used; none where there are none."""
     sizes_px: list[tuple[int, int]] = []
     if not catalog.info.n_with_images:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from shelver.ngrams import NgramSpec
 from shelver.taxonomy import Taxonomy
 from shelver.train.build import Plan, fit_vocabulary
-from shelver.train.linear import fit_linear
+from shelver.train.linear import Targets, fit_linear
 
 WORD_SHARE: Final = 0.5
 FOLDS: Final = 3
@@ -37,12 +37,12 @@ def choose_ngrams(
         plan: its n-grams are one of the two ways, and stay where the other is not better.
         tree: of the labels; they are cut above the first level with more than `MAX_LABELS`.
         texts: all that may be learned from, N of them.
-        nodes: their labels, shape (N,).
+        nodes: their labels, shape (N,); those with -1 are passed over.
         seed: decides the folds, and which of many products are looked at.
     """
     assert plan.ngrams is not None
     rng = np.random.default_rng((seed, 7))
-    with_text = np.flatnonzero([text is not None for text in texts])
+    with_text = np.flatnonzero([text is not None and node >= 0 for text, node in zip(texts, nodes, strict=True)])
     rows = rng.permutation(with_text)[:MAX_PRODUCTS]
     if len(rows) < FOLDS:
         return plan.ngrams, "texts: words and subwords as they come, as there is nothing to compare on"
@@ -74,9 +74,8 @@ def _right(plan: Plan, texts: list[str], labels: NDArray[np.int32], *, seed: int
         known, place = np.unique(labels[learned], return_inverse=True)
         linear = fit_linear(
             vocabulary.weigh(of_learned),
-            place,
+            Targets.of_one(place, len(known)),
             n_features=max(len(vocabulary), 1),
-            n_labels=len(known),
             passes=PASSES,
             seed=seed,
         )

@@ -17,6 +17,7 @@ from shelver.train.checkpoint import STATE, Checkpoints, Chosen, Progress
 from shelver.train.config import TrainConfig
 from shelver.train.loop import optimizers_for
 from shelver.train.model import Head, ImageExpert, NgramTable, ProductModel, TextExpert
+from shelver.train.tasks import Tasks
 
 GROUPS = SiblingGroups.of(Taxonomy.from_parents(list("abcde"), list("abcde"), [None, None, 0, 0, 1]))
 Optimizers = list[torch.optim.Optimizer]
@@ -24,8 +25,8 @@ Optimizers = list[torch.optim.Optimizer]
 
 def fresh(seed: int) -> tuple[ProductModel, Optimizers]:
     torch.manual_seed(seed)
-    text = TextExpert(8, GROUPS, 0.5, "tree", sentence=None, ngrams=(0, 8))
-    image = ImageExpert(torch.randn(3), torch.rand(3), 16, GROUPS, 0.5, "tree")
+    text = TextExpert(8, Tasks(GROUPS), 0.5, "tree", sentence=None, ngrams=(0, 8))
+    image = ImageExpert(torch.randn(3), torch.rand(3), 16, Tasks(GROUPS), 0.5, "tree")
     model = ProductModel(NgramTable(20, 8), Head({"ngram": text, "image": image}))
     return model, optimizers_for(model, TrainConfig(lr=0.1, table_lr=0.1))
 

@@ -25,6 +25,7 @@ from shelver.train.export import PARITY_TOLERANCE, export, export_head, export_n
 from shelver.train.linear import Linear
 from shelver.train.loop import held_out
 from shelver.train.model import Head, ImageExpert, NgramTable, TextExpert
+from shelver.train.tasks import Tasks
 
 if TYPE_CHECKING:
     from conftest import Bench
@@ -89,7 +90,7 @@ def test_an_export_says_how_far_it_is_off_and_turns_dropout_off(tmp_path: Path) 
 def test_the_same_weights_give_the_same_bytes_and_no_path_of_this_machine(seven: Taxonomy, tmp_path: Path) -> None:
     torch.manual_seed(0)
     table, groups = NgramTable(30, 8), SiblingGroups.of(seven)
-    head = Head({"ngram": TextExpert(8, groups, 0.5, "tree", sentence=None, ngrams=(0, 8))})
+    head = Head({"ngram": TextExpert(8, Tasks(groups), 0.5, "tree", sentence=None, ngrams=(0, 8))})
     for name in ("first", "second"):
         export_ngrams(table, None, tmp_path / f"{name}-text.onnx")
         probe = np.random.default_rng(0).random((5, 8), np.float32)
@@ -157,9 +158,11 @@ def test_the_stages_answer_as_the_trained_network_for_products_as_they_are(
         text=text_embedding.values if text_embedding else None,
         image=image_embedding.values if image_embedding else None,
     )
+    groups = fitted.tasks.groups
+    assert groups is not None
     emb2prob = Emb2Prob(
         open_session(tmp_path / "head.onnx", 1),
-        fitted.groups,
+        groups,
         fitted.chosen.calibration,
         text_width=text_embedding.values.shape[1] if text_embedding else None,
         image_width=8 if image else None,
@@ -179,7 +182,7 @@ def test_the_stages_answer_as_the_trained_network_for_products_as_they_are(
     assert names == list(fitted.chosen.calibration.experts)
     expected = [np.concatenate([batch.scores[number] for batch in seen]) for number in range(len(names))]
     for code, name in enumerate(MODALITIES, start=1):
-        weights = fitted.chosen.calibration.slot_weights(name, fitted.groups)
+        weights = fitted.chosen.calibration.slot_weights(name, groups)
         of = np.flatnonzero(modality[rows] == code)
         for number, weight in enumerate(weights):
             if weight is not None:
@@ -188,9 +191,7 @@ def test_the_stages_answer_as_the_trained_network_for_products_as_they_are(
                 )
         if len(of):
             pooled = pooled_scores([part[of] for part in expected], weights)
-            np.testing.assert_allclose(
-                probs.nodes[rows[of]], fitted.groups.distribution(pooled), atol=PARITY_TOLERANCE
-            )
+            np.testing.assert_allclose(probs.nodes[rows[of]], groups.distribution(pooled), atol=PARITY_TOLERANCE)
     first = probs.nodes[modality > 0][:, small.tree.level == 1]
     np.testing.assert_allclose(first.sum(axis=1), 1, atol=1e-5)
 

@@ -14,6 +14,7 @@ from shelver.taxonomy import SiblingGroups, Taxonomy
 from shelver.train.data import Examples, weights_of
 from shelver.train.losses import LevelsLoss, TreeLoss, loss_for
 from shelver.train.model import level_sizes
+from shelver.train.tasks import Tasks
 
 
 @st.composite
@@ -103,9 +104,9 @@ def test_the_tree_loss_is_a_smoothed_and_weighed_cross_entropy_in_each_group_on_
     weights = rng.uniform(0, 3, n_levels).tolist() if weighed else [1.0] * n_levels
     scores = torch.from_numpy((rng.normal(size=(5, groups.n_slots)) * 3).astype(np.float32))
     nodes = rng.integers(0, groups.taxonomy.n_nodes, 5)
-    loss = loss_for("tree", groups, level_weights=weights if weighed else None, smoothing=smoothing)
+    loss = loss_for("tree", Tasks(groups), level_weights=weights if weighed else None, smoothing=smoothing)
     expected = [by_group(groups, scores[i], int(nodes[i]), weights, smoothing) for i in range(5)]
-    np.testing.assert_allclose(loss(scores, torch.from_numpy(nodes)).numpy(), expected, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(loss(scores, torch.from_numpy(nodes), ()).numpy(), expected, rtol=1e-4, atol=1e-4)
 
 
 @settings(max_examples=60, deadline=None)
@@ -129,9 +130,9 @@ def test_the_levels_loss_is_a_cross_entropy_among_all_slots_of_each_level(
                 of_level = scores[row, first : first + size]
                 expected[row] += weights[level] * float(F.cross_entropy(of_level, at, label_smoothing=smoothing))
             first += size
-    loss = loss_for("levels", groups, level_weights=weights if weighed else None, smoothing=smoothing)
-    assert isinstance(loss, LevelsLoss)
-    np.testing.assert_allclose(loss(scores, torch.from_numpy(nodes)).numpy(), expected, rtol=1e-4, atol=1e-4)
+    loss = loss_for("levels", Tasks(groups), level_weights=weights if weighed else None, smoothing=smoothing)
+    assert isinstance(loss.tree, LevelsLoss)
+    np.testing.assert_allclose(loss(scores, torch.from_numpy(nodes), ()).numpy(), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_enormous_scores_are_finite_for_the_levels_loss_too(seven: Taxonomy) -> None:

@@ -28,6 +28,7 @@ from shelver.train.model import (
     level_sizes,
 )
 from shelver.train.optim import RowAdagrad
+from shelver.train.tasks import Tasks
 
 LABELS = np.array([3, 4, 5, 6], np.int32)
 
@@ -40,16 +41,17 @@ def groups(seven: Taxonomy) -> SiblingGroups:
 def experts(groups: SiblingGroups, kind: HeadKind = "tree") -> dict[str, Expert]:
     """All kinds of experts: on a sentence vector (columns 0-2), n-grams (3-10) and label scores (11-14)."""
     torch.manual_seed(0)
+    tasks = Tasks(groups)
     standard = torch.randn(3), torch.rand(3) + 0.5
     sentence = Sentence((0, 3), *standard)
     inside = torch.from_numpy(label_slots(groups, LABELS))
     mean, scale = torch.randn(5), torch.rand(5) + 0.5
     return {
-        "text": TextExpert(8, groups, 0.5, kind, sentence=sentence, ngrams=(3, 11)),
-        "ngram": TextExpert(8, groups, 0.5, kind, sentence=None, ngrams=(3, 11)),
-        "sentence": TextExpert(8, groups, 0.5, kind, sentence=Sentence((0, 3), *standard), ngrams=None),
-        "image": ImageExpert(mean, scale, 16, groups, 0.5, kind),
-        "joint": JointExpert((0, 11), mean, scale, 16, groups, 0.5, kind),
+        "text": TextExpert(8, tasks, 0.5, kind, sentence=sentence, ngrams=(3, 11)),
+        "ngram": TextExpert(8, tasks, 0.5, kind, sentence=None, ngrams=(3, 11)),
+        "sentence": TextExpert(8, tasks, 0.5, kind, sentence=Sentence((0, 3), *standard), ngrams=None),
+        "image": ImageExpert(mean, scale, 16, tasks, 0.5, kind),
+        "joint": JointExpert((0, 11), mean, scale, 16, tasks, 0.5, kind),
         "linear": WideExpert((11, 15), torch.randn(4), inside, sentence=sentence, dense=torch.randn(3, 4)),
     }
 
@@ -245,7 +247,7 @@ def test_a_straight_expert_keeps_what_a_relu_would_cut_off() -> None:
     groups = SiblingGroups.of(Taxonomy.from_paths([("a",), ("b",), ("c",)]))
     torch.manual_seed(0)
     bent, straight = (
-        TextExpert(4, groups, 0.0, "tree", sentence=None, ngrams=(0, 4), straight=way).eval()
+        TextExpert(4, Tasks(groups), 0.0, "tree", sentence=None, ngrams=(0, 4), straight=way).eval()
         for way in (False, True)
     )
     # Two texts whose vectors are negative everywhere: the same nothing behind a ReLU.

@@ -17,8 +17,7 @@ from shelver.errors import CatalogError, ConfigError
 from shelver.pipeline import Embedding
 from shelver.train.checkpoint import Progress, Stopwatch
 from shelver.train.data import Examples, Features
-from shelver.train.fusion import judge
-from shelver.train.loop import held_out
+from shelver.train.loop import held_out, judge_first
 from shelver.train.phases import Fitted, _batch_size, _for_levels
 
 if TYPE_CHECKING:
@@ -36,7 +35,7 @@ def accuracy(fitted: Fitted, examples: Examples) -> float:
     features = Features.of(examples, fitted.built.vocabulary)
     if fitted.built.linear is not None and features.ngrams is not None:
         features = replace(features, wide=fitted.built.linear.of_ngrams(features.ngrams))
-    return judge(held_out(fitted.built.model, features), fitted.groups, fitted.chosen.calibration)["accuracy"]
+    return judge_first(held_out(fitted.built.model, features), fitted.tasks, fitted.chosen.calibration)["accuracy"]
 
 
 @pytest.mark.parametrize("linear", [False, True])
@@ -67,7 +66,8 @@ def test_one_model_learns_to_answer_from_text_from_picture_and_from_both(
 
 def test_products_may_stop_where_training_products_stand(bench: Benches, tmp_path: Path) -> None:
     fitted = bench(epochs=1).learn(tmp_path)
-    assert np.flatnonzero(fitted.groups.here_slot >= 0).tolist() == [1]  # Toys
+    assert fitted.tasks.groups is not None
+    assert np.flatnonzero(fitted.tasks.groups.here_slot >= 0).tolist() == [1]  # Toys
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_gives_others(bench: Benches, tmp_path: Path) -> None:
@@ -114,7 +114,7 @@ def test_a_refit_takes_the_chosen_epochs_over_train_and_validation(bench: Benche
     small = bench(epochs=6, refit=True)
     trainer = small.trainer(tmp_path, said.append)
     fitted = trainer.learn(small.examples(90, 1), small.examples(40, 2), Progress())
-    assert len(fitted.nodes) == 130
+    assert len(fitted.learned) == 130
     progress = trainer.checkpoints.progress()
     assert progress is not None
     usable = Features.of(small.examples(90, 1) + small.examples(40, 2), fitted.built.vocabulary).usable()
@@ -126,7 +126,7 @@ def test_a_refit_takes_the_chosen_epochs_over_train_and_validation(bench: Benche
     assert any("learning again from train and validation together, 130 products" in line for line in said)
     once = bench(epochs=6).learn(tmp_path / "once")
     assert fitted.chosen == once.chosen
-    assert len(once.nodes) == 90
+    assert len(once.learned) == 90
     assert fitted.built.vocabulary is not None
     assert once.built.vocabulary is not None
     assert len(fitted.built.vocabulary) > len(once.built.vocabulary)
@@ -235,7 +235,7 @@ def test_few_products_are_all_learned_from_and_each_is_held_out_once(bench: Benc
     assert [line for line in said if line.startswith("cross-validation")] == [
         f"cross-validation: fold {fold} of 4" for fold in (1, 2, 3, 4)
     ]
-    assert len(fitted.nodes) == 130
+    assert len(fitted.learned) == 130
     assert fitted.chosen.epochs == 20
     # Held-out accuracy, not that of products that were learned from.
     assert 0.5 < fitted.chosen.validation["accuracy"] < accuracy(fitted, learned + held)

@@ -20,7 +20,7 @@ from shelver.images import ImageSpec
 from shelver.pipeline import Classifier
 from shelver.product import Product
 from shelver.registry import MANIFEST, read_labels, read_manifest
-from shelver.train import run as recipe
+from shelver.train import seal as sealing
 from shelver.train.config import TrainConfig, load_config
 from shelver.train.run import train
 
@@ -137,7 +137,7 @@ def test_an_export_that_fails_leaves_no_model_and_can_be_taken_up(
         raise CutError
 
     with monkeypatch.context() as patch:
-        patch.setattr(recipe, "export_head", fails)
+        patch.setattr(sealing, "export_head", fails)
         with pytest.raises(CutError):
             train(tiny_catalog, tmp_path / "m", SMALL, cache=tmp_path, say=quiet)
     assert not (tmp_path / "m" / MANIFEST).exists()

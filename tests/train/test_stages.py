@@ -110,7 +110,17 @@ def test_the_ngrams_part_stands_last_however_it_is_named(texts_only: Catalog) ->
 
 @pytest.mark.parametrize(
     "encoder",
-    ["auto", "none", "lite0", "lite0@tuned", "lite0+lite0@crop+colour", "hf:a/b@crop", "timm:x+colour"],
+    [
+        "auto",
+        "none",
+        "lite0",
+        "lite0@tuned",
+        "lite0+lite0@crop+colour",
+        "lite0+lite0@box+colour",
+        "lite0@box@tuned",
+        "hf:a/b@crop",
+        "timm:x+colour",
+    ],
 )
 def test_encoders_that_look_at_pictures_are_named_with_a_plus_and_an_at(encoder: str) -> None:
     assert TrainConfig(image_encoder=encoder).image_encoder == encoder

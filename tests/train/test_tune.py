@@ -201,7 +201,7 @@ def test_every_usable_picture_of_a_labelled_product_is_an_example_and_nothing_el
     # Two pictures, then one; p2's is damaged, p3 has none, p4 no label.
     assert [ids[number] for number in numbers[:5]] == ["p0", "p0", "p1", "p5", "p10"]
     assert len(found) == 24 + 1 - 3
-    assert {catalog.taxonomy.names[node] for _, node, _ in found} == {"Chairs", "Lamps"}
+    assert {catalog.taxonomy.names[labels[0]] for _, labels, _ in found} == {"Chairs", "Lamps"}
     assert all(fitted.shape == (64, 64, 3) for _, _, fitted in found)
 
 

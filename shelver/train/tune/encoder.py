@@ -14,15 +14,16 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
+from shelver.attributes import Attribute
 from shelver.catalog.split import Part
-from shelver.catalog.store import Catalog
-from shelver.errors import CatalogError
+from shelver.errors import CatalogError, ConfigError
 from shelver.folders import sha256_of, writing_alone
 from shelver.images import ImageSpec, View
 from shelver.taxonomy import SiblingGroups
 from shelver.train.checkpoint import Checkpoints, Progress, Stopwatch
 from shelver.train.data import Say
 from shelver.train.lite0 import LITE0_ID, Lite0, load_lite0
+from shelver.train.sets import Source
 from shelver.train.tune.loop import JUDGED_EACH_EPOCH, MAX_JUDGED, Judged, Tuner
 from shelver.train.tune.network import Network
 from shelver.train.tune.pictures import Inputs, prepare
@@ -55,7 +56,7 @@ class Tuned:
 
 
 def tune_lite0(
-    catalog: Catalog,
+    catalog: Source,
     groups: SiblingGroups,
     spec: ImageSpec,
     tune: TuneSpec,
@@ -129,7 +130,7 @@ def open_tuned(weights: Path) -> Lite0:
 
 
 def _prepared(
-    catalog: Catalog,
+    catalog: Source,
     spec: ImageSpec,
     view: View,
     tune: TuneSpec,
@@ -140,6 +141,7 @@ def _prepared(
     device: torch.device,
 ) -> Tuner:
     """Everything that a run needs, before its first step."""
+    attributes = _attributes(catalog, tune)
     encoder = load_lite0().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def network(n_scores: int) -> Network:
@@ -167,6 +169,7 @@ def _prepared(
             splits,
             size,
             view=view,
+            attributes=attributes,
             frozen=(lambda pixels: probe.frozen(pixels.to(device))) if cached else None,
             mirror=tune.mirror,
             say=say,
@@ -178,14 +181,30 @@ def _prepared(
             allowed="products with a category and a picture to learn from",
             remedy="Look at `shelver describe`, or leave the picture encoder as it is.",
         )
-    labels = np.unique(inputs[0].nodes)
+    nodes = np.unique(inputs[0].labels[:, 0])
     torch.manual_seed(seed)
-    return Tuner(network(len(labels)), inputs, tuple(sizes), labels, tune, seed, device, say)
+    n_scores = len(nodes) + sum(len(attribute.values) for attribute in attributes)
+    return Tuner(network(n_scores), inputs, tuple(sizes), nodes, tune, seed, device, say, attributes)
+
+
+def _attributes(catalog: Source, tune: TuneSpec) -> tuple[Attribute, ...]:
+    """Those that the recipe names, with the values that the catalog knows."""
+    known = catalog.vocabulary.by_name
+    for name in tune.attributes:
+        if name not in known or known[name].multi or not known[name].values:
+            raise ConfigError(
+                f"tune.attributes names {name!r}, "
+                + ("which takes several values" if name in known and known[name].multi else "which is not known"),
+                allowed="attributes of one value in the catalog's vocabulary: "
+                + (", ".join(n for n, a in known.items() if not a.multi and a.values) or "there are none"),
+                remedy="Leave it out, or ingest the catalog with a mapping for its column.",
+            )
+    return tuple(known[name] for name in tune.attributes)
 
 
 def _run(
     tuner: Tuner,
-    catalog: Catalog,
+    catalog: Source,
     spec: ImageSpec,
     view: View,
     folder: Path,
@@ -204,9 +223,9 @@ def _run(
         checkpoints.save(progress, tuner.network, [optimizer])
     else:
         checkpoints.restore(tuner.network, [optimizer])
-    few = Judged.of(catalog, spec, view, JUDGED_EACH_EPOCH if judged else 0)
+    few = Judged.of(catalog, spec, view, JUDGED_EACH_EPOCH if judged else 0, tuner.attributes)
     tuner.learn(progress, optimizer, checkpoints, watch, few)
-    validation = tuner.judge(Judged.of(catalog, spec, view, MAX_JUDGED if judged else 0))
+    validation = tuner.judge(Judged.of(catalog, spec, view, MAX_JUDGED if judged else 0, tuner.attributes))
     state = {name: value.cpu().contiguous() for name, value in tuner.network.encoder.state_dict().items()}
     partial = folder / (WEIGHTS + ".partial")
     save_file(state, partial)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -17,11 +18,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from shelver import metrics
-from shelver.catalog.store import Catalog
+from shelver.attributes import Attribute
 from shelver.images import ImageSpec, View, normalise
 from shelver.pipeline import pooled
 from shelver.train.checkpoint import Checkpoints, Progress, Stopwatch
 from shelver.train.data import Say
+from shelver.train.sets import Source
 from shelver.train.tune.network import Network
 from shelver.train.tune.pictures import TELL_EVERY_S, Inputs, at_size, labelled_pictures, random_box
 from shelver.train.tune.spec import TuneSpec
@@ -39,25 +41,31 @@ EVALUATION_BATCH: Final = 32
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """Validation pictures at the size of use: uint8 (n, H, W, 3), product numbers and nodes (n,)."""
+    """Validation pictures at the size of use: uint8 (n, H, W, 3), product numbers (n,), labels as in `Inputs`."""
 
     pictures: NDArray[np.uint8]
     products: NDArray[np.int64]
-    nodes: NDArray[np.int32]
+    labels: NDArray[np.int32]
     spec: ImageSpec
 
     @classmethod
-    def of(cls, catalog: Catalog, spec: ImageSpec, view: View, at_most: int) -> Judged:
+    def of(
+        cls, catalog: Source, spec: ImageSpec, view: View, at_most: int, attributes: Sequence[Attribute] = ()
+    ) -> Judged:
         n = catalog.info.by_split.get("validation", 0)
         found = (
-            list(labelled_pictures(catalog, "validation", spec, view=view, every=-(-n // at_most)))
+            list(
+                labelled_pictures(
+                    catalog, "validation", spec, view=view, attributes=attributes, every=-(-n // at_most)
+                )
+            )
             if at_most and n
             else []
         )
         return cls(
             np.stack([seen for _, _, seen in found]) if found else np.zeros((0, 1, 1, 3), np.uint8),
             np.array([product for product, _, _ in found], np.int64),
-            np.array([node for _, node, _ in found], np.int32),
+            np.array([labels for _, labels, _ in found], np.int32).reshape(len(found), 1 + len(attributes)),
             spec,
         )
 
@@ -69,17 +77,19 @@ class Tuner:
     Attributes:
         inputs: the pictures of each epoch, at least one; the same ones in the same order at one size or another.
         sizes: what each epoch sees them at; pictures that have not passed the frozen blocks may be kept larger.
-        labels: node of each score, ascending, shape (M,).
+        nodes: of each of the first scores, ascending, shape (M,).
+        attributes: that are learned too; the scores of their values come after.
     """
 
     network: Network
     inputs: tuple[Inputs, ...]
     sizes: tuple[ImageSpec, ...]
-    labels: NDArray[np.int32]
+    nodes: NDArray[np.int32]
     tune: TuneSpec
     seed: int
     device: torch.device
     say: Say
+    attributes: tuple[Attribute, ...] = ()
 
     def optimizer(self) -> torch.optim.Optimizer:
         """AdamW; each group's `share` is its part of the learning rate: with `lr_of_size` the tensor's own size.
@@ -123,7 +133,7 @@ class Tuner:
         network.mean.copy_(features.mean(0))
         network.scale.copy_(1.0 / features.std(0, correction=0).clamp(min=1e-2))
         network.drop.train()
-        nodes = self.inputs[0].nodes[rows]
+        labels = self.inputs[0].labels[rows]
         optimizer = torch.optim.AdamW(network.head.parameters(), lr=HEAD_LR, weight_decay=tune.weight_decay)
         batch_size = min(256, max(16, len(rows) // 20))
         per_epoch = -(-len(rows) // batch_size)
@@ -137,7 +147,7 @@ class Tuner:
             torch.manual_seed(int(rng.integers(1 << 62)))
             chosen = order[at * batch_size : (at + 1) * batch_size]
             optimizer.param_groups[0]["lr"] = HEAD_LR * (1.0 - step / n_steps)
-            loss = self._loss(network.scores(features[torch.from_numpy(chosen)]), nodes[chosen])
+            loss = self._loss(network.scores(features[torch.from_numpy(chosen)]), labels[chosen])
             optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
@@ -191,36 +201,54 @@ class Tuner:
                 checkpoints.save(progress, self.network, [optimizer])
 
     def judge(self, judged: Judged) -> dict[str, float]:
-        """Accuracy and macro-F1 on validation; empty where there is nothing to judge by."""
-        if not len(judged.nodes):
+        """Accuracy and macro-F1 on validation, and the accuracy of each attribute; empty where there is nothing to
+        judge by."""
+        if not len(judged.labels):
             return {}
         network = self.network.eval()
         parts = []
         with torch.no_grad(), self._autocast():
-            for start in range(0, len(judged.nodes), EVALUATION_BATCH):
+            for start in range(0, len(judged.labels), EVALUATION_BATCH):
                 pixels = normalise(judged.pictures[start : start + EVALUATION_BATCH], judged.spec)
                 x = network.frozen(torch.from_numpy(pixels).to(self.device))
                 parts.append(network.features(x).float().cpu().numpy())
             _, firsts, counts = np.unique(judged.products, return_index=True, return_counts=True)
             features = torch.from_numpy(pooled(np.concatenate(parts), counts).values)
-            answers = self.labels[network.scores(features.to(self.device)).argmax(dim=1).cpu().numpy()]
-        truth = judged.nodes[firsts]
-        return {"accuracy": metrics.accuracy(truth, answers), "macro_f1": metrics.macro_f1(truth, answers)}
+            scores = network.scores(features.to(self.device)).cpu().numpy()
+        truth = judged.labels[firsts]
+        answers = self.nodes[scores[:, : len(self.nodes)].argmax(axis=1)]
+        figures = {
+            "accuracy": metrics.accuracy(truth[:, 0], answers),
+            "macro_f1": metrics.macro_f1(truth[:, 0], answers),
+        }
+        for a, (attribute, slots) in enumerate(self._slots(), start=1):
+            known = truth[:, a] >= 0
+            if known.any():
+                right = scores[known, slots].argmax(axis=1) == truth[known, a]
+                figures[f"{attribute.name}_accuracy"] = float(right.mean())
+        return figures
+
+    def _slots(self) -> Iterator[tuple[Attribute, slice]]:
+        """Where the scores of each attribute's values stand."""
+        start = len(self.nodes)
+        for attribute in self.attributes:
+            yield attribute, slice(start, start + len(attribute.values))
+            start += len(attribute.values)
 
     def _step(self, epoch: int, rows: NDArray[np.intp], step: int, optimizer: torch.optim.Optimizer) -> float:
         rng = np.random.default_rng((self.seed, 3, step))
         torch.manual_seed(int(rng.integers(1 << 62)))
         network = self.network.train()
-        nodes = self.inputs[0].nodes[rows]
+        labels = self.inputs[0].labels[rows]
         x = self._batch(epoch, rows, rng)
         share = 0.0
         if rng.random() < self.tune.cutmix:
             x, share = _mixed(x, rng)
         with self._autocast():
             scores = network.scores(network.features(x))
-        loss = self._loss(scores, nodes)
+        loss = self._loss(scores, labels)
         if share:
-            loss = (1.0 - share) * loss + share * self._loss(scores, nodes[::-1])
+            loss = (1.0 - share) * loss + share * self._loss(scores, labels[::-1])
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_([p for p in network.parameters() if p.requires_grad], MAX_GRADIENT_NORM)
@@ -250,9 +278,20 @@ class Tuner:
         shifts = rng is not None and tune.shift_cells and tune.crops is None
         return _shifted(x, tune.shift_cells, rng) if shifts and rng is not None else x
 
-    def _loss(self, scores: Tensor, nodes: NDArray[np.int32]) -> Tensor:
-        targets = torch.from_numpy(np.searchsorted(self.labels, nodes).astype(np.int64))
-        return F.cross_entropy(scores.float(), targets.to(self.device), label_smoothing=self.tune.label_smoothing)
+    def _loss(self, scores: Tensor, labels: NDArray[np.int32]) -> Tensor:
+        """The sum of the category's loss and the attributes'; labels as in `Inputs`."""
+        targets = torch.from_numpy(np.searchsorted(self.nodes, labels[:, 0]).astype(np.int64))
+        smoothing = self.tune.label_smoothing
+        total = F.cross_entropy(
+            scores[:, : len(self.nodes)].float(), targets.to(self.device), label_smoothing=smoothing
+        )
+        for a, (_, slots) in enumerate(self._slots(), start=1):
+            known = torch.from_numpy(labels[:, a].astype(np.int64)).to(self.device)
+            of_attribute = F.cross_entropy(
+                scores[:, slots].float(), known, ignore_index=-1, label_smoothing=smoothing, reduction="sum"
+            )
+            total = total + of_attribute / len(labels)
+        return total
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type != "cpu")

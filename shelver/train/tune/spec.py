@@ -35,6 +35,8 @@ class TuneSpec(BaseModel):
         cutmix: share of steps in which a rectangle of each picture comes from another one, with its part of the
             label.
         head_epochs: passes over the untouched features that the head is fitted with first.
+        attributes: names of attributes of one value that are learned beside the category, so that the encoder
+            keeps what they need: tuned on categories alone, it forgets colours.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -57,6 +59,7 @@ class TuneSpec(BaseModel):
     crops: float | None = Field(default=None, gt=0, le=1)
     cutmix: float = Field(default=0.0, ge=0, le=1)
     head_epochs: int = Field(default=15, ge=1)
+    attributes: tuple[str, ...] = ()
 
     def train_size(self, spec: ImageSpec) -> ImageSpec:
         """The size of the pictures in training, at least 32 px a side."""

@@ -15,7 +15,6 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 
 from shelver.catalog.split import Part
-from shelver.catalog.store import Catalog
 from shelver.errors import CatalogError
 from shelver.folders import sha256_of, writing_alone
 from shelver.product import TextSpec
@@ -24,6 +23,7 @@ from shelver.train import hf_text, use
 from shelver.train.checkpoint import Checkpoints, Stopwatch
 from shelver.train.data import Say, read_examples
 from shelver.train.hf_text import MeanPooled, export_hf_text, hf_folder, load_hf_text, read_tokenizer
+from shelver.train.sets import Source
 from shelver.train.tune_text.loop import tune_text
 from shelver.train.tune_text.spec import TextTuning
 from shelver.train.tune_text.tokens import LabelledTokens
@@ -59,7 +59,7 @@ class TunedText:
 
 
 def tuned_text(
-    catalog: Catalog,
+    catalog: Source,
     encoder: str,
     tuning: TextTuning,
     text: TextSpec,
@@ -168,7 +168,7 @@ def _published(encoder: str) -> tuple[Use | MeanPooled, Tokenizer, TokenSpec, st
 
 
 def _tokens(
-    catalog: Catalog, split: Part, tokenizer: Tokenizer, tokens: TokenSpec, text: TextSpec, say: Say
+    catalog: Source, split: Part, tokenizer: Tokenizer, tokens: TokenSpec, text: TextSpec, say: Say
 ) -> LabelledTokens:
     n_expected = catalog.info.by_split.get(split, 0)
     examples = read_examples(catalog, split, text=text, embedder=None, n_expected=n_expected, say=say)
