@@ -92,12 +92,12 @@ def add(catalog: Catalog, work: Path, file: Path | None, cache: Path) -> list[Ro
     base = work / "without-season"
     rows = _trained([catalog], catalog, base, file, cache, {"attributes": names}, "without season")
     config = load_config(file) if file is not None else TrainConfig()
-    watch = Stopwatch()
     out = work / "season-added"
+    resumed, watch = _cut_off(out), Stopwatch()
     add_attributes(
         catalog, out, config, base=base, names=[ADDED], cache=cache, threads=THREADS, resume=(out / "run").is_dir()
     )
-    rows += _judged(out, catalog, "season added", _spent(out, watch))
+    rows += _judged(out, catalog, "season added", _spent(out, watch, resumed=resumed))
     return rows + _trained([catalog], catalog, work / "one-set", file, cache, {}, "one set")
 
 
@@ -177,19 +177,22 @@ def _trained(
 
     start = load_config(file) if file is not None else TrainConfig()
     config = TrainConfig.model_validate({**start.model_dump(), **changes})
-    watch = Stopwatch()
+    resumed, watch = _cut_off(out), Stopwatch()
     train(catalogs, out, config, cache=cache, threads=THREADS, resume=(out / "run").is_dir())
-    return _judged(out, judged_on, system, _spent(out, watch))
+    return _judged(out, judged_on, system, _spent(out, watch, resumed=resumed))
 
 
-def _spent(out: Path, watch: Stopwatch) -> float:
-    """CPU seconds of a training, those of earlier calls of one that was cut off or is done included."""
+def _cut_off(out: Path) -> bool:
+    """Whether a training stands there that is not done."""
+    return (out / "run").is_dir() and not (out / "manifest.json").is_file()
+
+
+def _spent(out: Path, watch: Stopwatch, *, resumed: bool) -> float:
+    """CPU seconds of a training; not a number where a call that was cut off took some of them."""
     note = out.with_name(f"{out.name}.cpu_s")
-    before = float(note.read_text()) if note.is_file() else 0.0
-    done = (out / "manifest.json").is_file() and before > 0
-    total = before if done else before + watch.cpu_s()
-    note.write_text(str(total))
-    return total
+    if not note.is_file():
+        note.write_text(str(float("nan") if resumed else watch.cpu_s()))
+    return float(note.read_text())
 
 
 def _judged(model: Path, catalog: Catalog, system: str, cpu_s: float) -> list[Row]:

@@ -35,7 +35,7 @@ _KEYS = frozenset({"key", "name", "label", "attribute", "title"})
 _VALUES = frozenset({"value", "values", "val", "text"})
 _ROWS = re.compile(r"<(?:t[rdh]|d[td]|li)\b", re.IGNORECASE)
 _LINE_TAG = re.compile(r"<(?:br|/?p|/?div|/?li|/?ul|/?tr|/?h[1-6])\b[^<>]{0,500}>", re.IGNORECASE)
-_LINE = re.compile(r"[\n\r;|•·●▪►✓]|\. |(?<=\w),\s(?=[^\W\d_][^\s,:=]{0,30}(?: [^\s,:=]{1,30}){0,2}:\s)")
+_LINE = re.compile(r"[\n\r;|•·●▪►✓]|\. |(?<=\w),\s(?=[^\W\d_][^\s,:=;|]{0,30}(?: [^\s,:=;|]{1,30}){0,2}:\s)")
 _PAIR = re.compile(r"[\s*\-–—>]*([^\W\d_][^:=\t]{0,59}?)\s*(?:[:=\t]|\s[-–—]\s)\s*(\S.*)")
 
 

@@ -23,7 +23,7 @@ from shelver.calibrate.experts import (
 )
 from shelver.calibrate.modality import MODALITIES, Modality, can_answer
 from shelver.calibrate.outside import MIN_KNOWN, Known, Outside, strangeness, witness_of
-from shelver.calibrate.promise import GRID, Found, fit_promise, least_decided, start_of
+from shelver.calibrate.promise import GRID, Found, fit_promise, fit_threshold, least_decided, start_of
 from shelver.calibrate.turns import Paths, Turns
 
 __all__ = [
@@ -46,6 +46,7 @@ __all__ = [
     "Weights",
     "can_answer",
     "fit_promise",
+    "fit_threshold",
     "least_decided",
     "on_slots",
     "pooled_scores",

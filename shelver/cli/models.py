@@ -87,7 +87,8 @@ def train(
     from shelver.catalog.store import Catalog
     from shelver.settings import read_settings
 
-    _refuse_half_of_two(add_task, base, attributes)
+    encoders = {"text-encoder": text_encoder, "image-encoder": image_encoder, "head": head, "precision": precision}
+    _refuse_half_of_two(add_task, base, {"attributes": attributes, **encoders})
     opened = [Catalog.open(catalog) for catalog in catalogs]
     require_training()
     from shelver.train.add import add_attributes
@@ -151,7 +152,10 @@ def _names(attributes: str | None) -> tuple[str, ...] | None:
     return () if attributes == "none" else tuple(name.strip() for name in attributes.split(",") if name.strip())
 
 
-def _refuse_half_of_two(add_task: list[str] | None, base: Path | None, attributes: str | None) -> None:
+def _refuse_half_of_two(
+    add_task: list[str] | None, base: Path | None, of_whole_models: dict[str, str | None]
+) -> None:
+    """Raise ConfigError for flags of an added attribute that lack each other, or stand beside others."""
     from shelver.errors import ConfigError
 
     if bool(add_task) != (base is not None):
@@ -160,9 +164,12 @@ def _refuse_half_of_two(add_task: list[str] | None, base: Path | None, attribute
             allowed="both, or neither",
             remedy="Name the attribute with --add-task and the model to start from with --base.",
         )
-    if add_task and attributes is not None:
+    beside = [name for name, value in of_whole_models.items() if value is not None]
+    if add_task and beside:
         raise ConfigError(
-            "--attributes beside --add-task", allowed="one of the two", remedy="Leave --attributes out."
+            f"--{beside[0]} beside --add-task",
+            allowed="an attribute to add, learned from what the base model sees",
+            remedy=f"Leave --{beside[0]} out.",
         )
 
 

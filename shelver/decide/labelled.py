@@ -13,8 +13,8 @@ from typing import Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from shelver.calibrate import fit_threshold
 from shelver.calibrate.binomial import interval
-from shelver.calibrate.promise import fit_threshold
 from shelver.calibrate.turns import NEVER, Turns
 from shelver.decide.attributes import least_of
 from shelver.decide.policy import AttributeRule, Policy, Promise

@@ -7,6 +7,7 @@ learned is forgotten, and nothing is learned twice.
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 from collections.abc import Sequence
@@ -23,13 +24,14 @@ from shelver.attributes import EMPTY
 from shelver.attributes import Vocabulary as Attributes
 from shelver.catalog.split import Part
 from shelver.catalog.store import Catalog
-from shelver.errors import CatalogError, ConfigError
+from shelver.errors import CatalogError, ConfigError, ModelError
 from shelver.folders import refuse_file, sha256_of, writing_alone
 from shelver.ngrams import Vocabulary
 from shelver.pipeline import Image2Emb, Text2Emb
 from shelver.registry import AttributeHead, Manifest, TextPart, TextStage
+from shelver.taxonomy import Taxonomy
 from shelver.train import workers
-from shelver.train.build import Plan
+from shelver.train.build import Plan, colour_columns
 from shelver.train.checkpoint import Checkpoints, Progress, Stopwatch
 from shelver.train.config import TrainConfig
 from shelver.train.data import Examples, Say, read_examples
@@ -40,11 +42,13 @@ from shelver.train.folder import RUN, open_run, refuse_strangers, staging, tidy
 from shelver.train.phases import Fitted, Trainer, value_counts
 from shelver.train.run import Trained
 from shelver.train.seal import PROBES, git_commit
-from shelver.train.sets import Sets, Source
-from shelver.train.stages import EPOCHS, REFIT, WIDE
+from shelver.train.sets import Sets, Source, on_tree
+from shelver.train.stages import REFIT, WIDE
 from shelver.train.tasks import is_known, learnable
 
 CHUNK_TEXTS: Final = 1024
+ADDED_EPOCHS: Final = 5
+"""Where the config says nothing: encoders have learned already, and what reads them learns quickly."""
 
 
 def add_attributes(
@@ -90,26 +94,44 @@ def add_attributes(
             + (", ".join(known.by_name) or "none"),
             remedy="Leave it out. To learn it anew, train a model without --base.",
         )
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ConfigError(
+            "attributes to add, in several processes",
+            allowed="one process: new experts are small",
+            remedy="Run `shelver train` without torchrun.",
+        )
     if threads is not None:
         torch.set_num_threads(threads)
     refuse_file(out)
+    run = out / RUN
     if resume and (out / registry.MANIFEST).exists():
         done = registry.read_manifest(out)
+        if done.base != manifest.model_version or not set(names) <= {head.name for head in done.head.attributes}:
+            raise ModelError(
+                f"{out} holds another model",
+                allowed="the --out folder of this very run",
+                remedy="Name another --out, or leave --resume out to start anew elsewhere.",
+            )
+        tidy(run)
         return Trained(out, done.model_version, (), {}, time.monotonic() - started, was_done=True)
     if not resume:
         refuse_strangers(out)
-    run = out / RUN
     run.mkdir(parents=True, exist_ok=True)
     config = config.model_copy(update={"attributes": tuple(names)})
     with writing_alone(run):
         record = {"config": config.model_dump(mode="json"), "catalog": source.info.fingerprint}
         open_run(out, {**record, "base": manifest.model_version}, resume=resume)
+        progress = Checkpoints(run / "checkpoint").progress() or Progress()
+        watch = Stopwatch(progress.elapsed_s)
         with staging(run) as staged:
             splits = [
                 _read(source, base, manifest, "train", cache=cache, threads=threads, say=say),
                 _read(source, base, manifest, "validation", cache=cache, threads=threads, say=say),
             ]
             vocabulary, choices = learnable(splits[0].said, source.vocabulary, names)
+            tree = Taxonomy.load(base / registry.TAXONOMY)
+            there = tuple(on_tree(attribute, source.taxonomy, tree) for attribute in vocabulary.attributes)
+            vocabulary = Attributes(attributes=there)
             for choice in choices:
                 say(choice)
             learned, held = (part.labelled(vocabulary.attributes) for part in splits)
@@ -121,11 +143,10 @@ def add_attributes(
                     allowed="a catalog with labels of the attributes to add",
                     remedy="Look at `shelver describe`.",
                 )
-            progress = Checkpoints(run / "checkpoint").progress() or Progress()
-            trainer = _trainer(base, manifest, config, vocabulary, len(learned) + len(held), run, progress, say)
+            trainer = _trainer(base, manifest, config, vocabulary, len(learned) + len(held), run, watch, say)
             fitted = trainer.learn(learned, held, progress)
             say("exporting")
-            new = _seal(out, staged, base, manifest, known, config, fitted, learned)
+            new = _seal(out, staged, base, manifest, known, fitted, learned)
         tidy(run)
     return Trained(out, new.model_version, tuple(choices), fitted.chosen.validation, time.monotonic() - started)
 
@@ -193,7 +214,7 @@ def _trainer(
     vocabulary: Attributes,
     n_products: int,
     run: Path,
-    progress: Progress,
+    watch: Stopwatch,
     say: Say,
 ) -> Trainer:
     """As the base was trained, but that its n-grams are given and only the attributes are learned."""
@@ -212,6 +233,7 @@ def _trainer(
         max_features=config.max_features,
         seed=config.seed,
         balanced=config.balanced,
+        colour=colour_columns(manifest.image),
     )
     return Trainer(
         config,
@@ -220,9 +242,9 @@ def _trainer(
         vocabulary,
         config.folds or 0,
         config.refit if config.refit is not None else n_products <= REFIT,
-        config.epochs or EPOCHS // 2,
+        config.epochs or ADDED_EPOCHS,
         Checkpoints(run / "checkpoint"),
-        Stopwatch(progress.elapsed_s),
+        watch,
         run,
         workers.device_for(config.device),
         say,
@@ -236,7 +258,6 @@ def _seal(
     base: Path,
     manifest: Manifest,
     known: Attributes,
-    config: TrainConfig,
     fitted: Fitted,
     learned: Examples,
 ) -> Manifest:
@@ -278,7 +299,6 @@ def _seal(
         update={
             "shelver_version": __version__,
             "git_commit": git_commit(),
-            "config": config.model_dump(mode="json"),
             "text": text,
             "head": manifest.head.model_copy(update={"attributes": (*manifest.head.attributes, *heads)}),
             "base": manifest.model_version,

@@ -210,6 +210,9 @@ def weights_of(examples: Examples, *, balance: float, value_weight: float) -> ND
     if balance:
         _, inverse, counts = np.unique(examples.node, return_inverse=True, return_counts=True)
         weight *= counts[inverse] ** -balance
+        known = examples.node >= 0
+        # What has no category is no large category.
+        weight[~known] = weight[known].mean() if known.any() else 1.0
     if value_weight and np.isfinite(examples.value).any():
         value = np.where(np.isfinite(examples.value), examples.value, np.nanmean(examples.value))
         weight *= np.maximum(value, 0.0) ** value_weight

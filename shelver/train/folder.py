@@ -75,7 +75,13 @@ def open_run(out: Path, record: dict[str, Any], *, resume: bool) -> None:
             differing = sorted(f"{k} = {now[k]}, was {then.get(k)}" for k in now if then.get(k) != now[k])
             raise ConfigError(
                 f"the run in {run} was started "
-                + (f"with other settings ({'; '.join(differing)})" if differing else "on another catalog"),
+                + (
+                    f"with other settings ({'; '.join(differing)})"
+                    if differing
+                    else "from another base"
+                    if before.get("base") != record.get("base")
+                    else "on another catalog"
+                ),
                 allowed="the same catalog and the same settings",
                 remedy="Leave the flags out, since --resume knows them, or train into another folder.",
             )

@@ -39,7 +39,7 @@ from shelver.taxonomy import SiblingGroups
 from shelver.train.config import Fusion
 from shelver.train.tasks import AttributeTask, Labels, Tasks, is_known
 
-SIMPLE: Final = ("linear", "ngram")
+SIMPLE: Final = ("linear", "ngram", "image")
 """Experts that the average of all is compared with."""
 
 

@@ -26,7 +26,7 @@ from shelver.train.losses import TasksLoss
 from shelver.train.model import JointExpert, ProductModel
 from shelver.train.optim import RowAdagrad
 from shelver.train.runlog import RunLog
-from shelver.train.tasks import Tasks
+from shelver.train.tasks import Tasks, is_known
 
 WARM_UP: Final = 0.05
 """Share of the steps over which the learning rate rises."""
@@ -149,6 +149,9 @@ def train_phase(
             done = max(done, (watch.elapsed_s() - deadline.from_s) / max(deadline.at_s - deadline.from_s, 1e-9))
         return min(workers.agree(done), 1.0)
 
+    if validation is not None and not _can_judge(validation, tasks):
+        validation = None
+
     def out_of_patience() -> bool:
         return bool(config.patience) and progress.bad_epochs >= config.patience
 
@@ -198,6 +201,12 @@ def train_phase(
     if validation is not None and checkpoints is not None and config.patience:
         workers.meet()  # the first one has saved them
         checkpoints.load_best(model)
+
+
+def _can_judge(features: Features, tasks: Tasks) -> bool:
+    """Whether what `judge_first` looks at is labelled at all."""
+    labels = features.node if tasks.groups is not None else features.labels[0]
+    return bool(is_known(labels)[judged_rows(features)].any())
 
 
 def _note_best(progress: Progress, accuracy: float, loss: float) -> None:

@@ -216,16 +216,29 @@ class OwnLayers(nn.Module):
 
 
 class ImageExpert(nn.Module):
-    """Scores from a picture alone. The frozen encoder's features are standardised first."""
+    """Scores from a picture alone. The frozen encoder's features are standardised first.
+
+    Args:
+        mean, scale: of the columns of the picture embedding that it sees.
+        columns: the first and last of them; None sees all.
+    """
 
     needs: Modality = "image"
     mean: Tensor
     scale: Tensor
 
     def __init__(
-        self, mean: Tensor, scale: Tensor, hidden: int, tasks: Tasks, dropout: float, kind: HeadKind
+        self,
+        mean: Tensor,
+        scale: Tensor,
+        hidden: int,
+        tasks: Tasks,
+        dropout: float,
+        kind: HeadKind,
+        columns: tuple[int, int] | None = None,
     ) -> None:
         super().__init__()
+        self.columns = columns
         self.register_buffer("mean", mean.clone())
         self.register_buffer("scale", scale.clone())
         self.drop = nn.Dropout(dropout)
@@ -237,6 +250,8 @@ class ImageExpert(nn.Module):
 
     def forward(self, text: Tensor | None, image: Tensor) -> Tensor:  # noqa: ARG002
         """(N, D_i) → (N, M)."""
+        if self.columns is not None:
+            image = image[:, self.columns[0] : self.columns[1]]
         # Clipped: a feature that hardly varied in training must not swamp the rest on an unusual picture.
         standard = ((image - self.mean) * self.scale).clamp(-MAX_DEVIATION, MAX_DEVIATION)
         seen = self.drop(standard)

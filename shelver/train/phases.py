@@ -139,7 +139,10 @@ class Trainer:
         """How far each expert is believed in each task, on held-out products."""
         calibration = Calibration.even(experts, tasks.n_levels)
         figures: dict[str, float] = {}
-        if tasks.groups is not None:
+        judged = tasks.groups is not None and any((batch.node >= 0).any() for batch in batches())
+        if tasks.groups is not None and not judged:
+            self.say("no held-out product has a category, so its confidence is not calibrated")
+        if tasks.groups is not None and judged:
 
             def of_tree() -> Iterator[HeldOut]:
                 return (batch.of_tree(tasks) for batch in batches())
@@ -162,9 +165,10 @@ class Trainer:
             values[task.name], said = fit_calibration(
                 partial(list, of_one), experts, task.groups, self.plan.fusion, outside=False
             )
-            judged = judge(of_one, task.groups, values[task.name])
-            figures[f"{task.name}_accuracy"] = judged["accuracy"]
-            self.say(f"{task.name}: accuracy {judged['accuracy']:.4f} on held-out products")
+            right = judge(of_one, task.groups, values[task.name])["accuracy"]
+            figures[f"{task.name}_accuracy"] = right
+            of = "values told right" if task.attribute.multi else "accuracy"
+            self.say(f"{task.name}: {of} {right:.4f} on held-out products")
             for sentence in said:
                 self.say(f"{task.name}: {sentence}")
         return Chosen(steps=steps, epochs=epochs, calibration=calibration, values=values, validation=figures)
@@ -205,7 +209,7 @@ class _Phase:
         """
         trainer, config, plan = self.trainer, self.trainer.config, self.trainer.plan
         place = progress if progress is not None else Progress(phase="fold")
-        vocabulary = trainer.ngrams or fit_vocabulary(plan, learned.texts)
+        vocabulary = trainer.ngrams if trainer.ngrams is not None else fit_vocabulary(plan, learned.texts)
         train = Features.of(
             learned, vocabulary, weights_of(learned, balance=config.balance, value_weight=config.value_weight)
         )

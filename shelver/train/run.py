@@ -23,6 +23,7 @@ from shelver.images import ImageSpec, View
 from shelver.pipeline import Image2Emb, sibling_groups
 from shelver.registry import ImagePart, ImageStage, TextPart
 from shelver.train import workers
+from shelver.train.build import colour_columns
 from shelver.train.checkpoint import Checkpoints, Progress, Stopwatch
 from shelver.train.config import TrainConfig
 from shelver.train.data import Examples, Say, read_examples
@@ -167,7 +168,7 @@ def _train(
             settled = replace(settled, plan=settled.plan.with_ngrams(spec), choices=(*settled.choices, why))
         trainer = Trainer(
             config,
-            settled.plan,
+            replace(settled.plan, colour=colour_columns(image)),
             catalog.taxonomy,
             vocabulary,
             settled.folds,

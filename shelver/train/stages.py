@@ -13,7 +13,7 @@ from shelver.ngrams import NgramSpec
 from shelver.train.build import Plan
 from shelver.train.config import TrainConfig
 from shelver.train.data import choose_image_spec
-from shelver.train.sets import Source
+from shelver.train.sets import Sets, Source
 
 PICTURES_SAMPLED: Final = 256
 FEW_PRODUCTS: Final = 3_000
@@ -67,6 +67,11 @@ def settle(catalog: Source, config: TrainConfig) -> Settled:
         ConfigError: the config asks for what the catalog lacks.
     """
     choices: list[str] = []
+    if isinstance(catalog, Sets) and (n_foreign := catalog.n_foreign()):
+        choices.append(
+            f"{n_foreign:,} categories of the other catalogs are not in the tree of the first: their products "
+            "teach attributes alone"
+        )
     n_products = sum(catalog.info.by_split.get(split, 0) for split in ("train", "validation"))
     sizes_px = _survey(catalog) if config.image_encoder != "none" else []
     text_parts = _text_parts(catalog, config, n_products, choices)

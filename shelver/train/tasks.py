@@ -30,6 +30,9 @@ MIN_PRODUCTS: Final = 30
 MIN_OF_VALUE: Final = 2
 MAX_VALUES: Final = 400
 """Values of an attribute that are learned, the commonest ones."""
+MAX_ALL_VALUES: Final = 1_000
+"""Values of all attributes together, unless they are asked for by name: each is a column of every text's
+embedding. The attributes with most labels come first."""
 MIN_SHARE: Final = 0.5
 """Of the labelled products, those whose value is learned; an attribute of names and numbers, where each product
 has a value of its own, is not for a classifier."""
@@ -132,6 +135,14 @@ def learnable(
         of_name = {value.name: value for value in attribute.values}
         learned = tuple(of_name.get(word) or Value(name=word) for word in sorted(value for value, _ in common))
         found.append(attribute.model_copy(update={"values": learned}))
+    room, kept = MAX_ALL_VALUES, set[str]()
+    for attribute in sorted(found, key=lambda a: (-n_labelled[a.name], a.name)):
+        if len(attribute.values) <= room or wanted is not None:
+            kept.add(attribute.name)
+            room -= len(attribute.values)
+        else:
+            left_out.append(f"{attribute.name} (too many values beside those of commoner attributes)")
+    found = [attribute for attribute in found if attribute.name in kept]
     missing = [name for name in wanted or () if name not in {attribute.name for attribute in found}]
     if missing:
         reasons = [text for text in left_out if text.split(" (")[0] in missing]

@@ -48,6 +48,7 @@ COLOR_SIZE = [("Color", "Red"), ("Size", "M")]
         ("• Color - Red\n• Size = M", COLOR_SIZE),
         ("Color\tRed; Size\tM", COLOR_SIZE),
         ("Color: Red\nColor: Red", COLOR_SIZE[:1]),
+        ("Material: Polyester, cotton; Fit: slim", [("Material", "Polyester, cotton"), ("Fit", "slim")]),
         ("Matière : Coton &amp; lin", [("Matière", "Coton & lin")]),
         ("see https://example.org/a and http://b", []),
         ("A shirt that says a lot, and then some more: nothing", []),
