@@ -4,6 +4,7 @@
     python -m benchmarks.attributes svm CATALOG --work DIR [--json FILE]
     python -m benchmarks.attributes two CATALOG --work DIR ...
     python -m benchmarks.attributes add CATALOG --work DIR ...
+    python -m benchmarks.attributes titles CATALOG --work DIR ...
 
 CATALOG is fashion, ingested by its recipe, which brings gender, baseColour, season and usage. `whole` trains with
 all attributes and without any, by the same config. `two` gives one half of the products the colour alone and the
@@ -28,6 +29,7 @@ from numpy.typing import NDArray
 from benchmarks.machine import facts
 from benchmarks.measure import Stopwatch
 from shelver import metrics
+from shelver.attributes import Extractor
 from shelver.catalog.ingest import ingest
 from shelver.catalog.mapping import Mapping
 from shelver.catalog.split import Part
@@ -57,13 +59,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     given = facts(THREADS)
     cache = args.cache or args.work / "cache"
     rows = EXPERIMENTS[args.what](Catalog.open(args.catalog), args.work, args.config, cache)
-    rows = [{**row, **given} for row in rows]
+    rows = [{**row, "config": str(args.config or "default"), **given} for row in rows]
     for row in rows:
         print(json.dumps(row))
     if args.json is not None:
         before = json.loads(args.json.read_text(encoding="utf-8")) if args.json.is_file() else []
-        done = {row["system"] for row in rows}
-        kept = [row for row in before if row["system"] not in done]
+        done = {(row["system"], row["config"]) for row in rows}
+        kept = [row for row in before if (row["system"], row.get("config")) not in done]
         args.json.write_text(json.dumps(kept + rows, indent=1) + "\n", encoding="utf-8")
 
 
@@ -128,11 +130,27 @@ def svm(catalog: Catalog, work: Path, file: Path | None, cache: Path) -> list[Ro
     return rows
 
 
+def titles(catalog: Catalog, work: Path, file: Path | None, cache: Path) -> list[Row]:  # noqa: ARG001
+    """What titles state by the vocabulary's own words, held against the labels of train and validation."""
+    extractor = Extractor(catalog.vocabulary)
+    products = _products(catalog, ("train", "validation"))
+    told = [extractor.extract(Product(p.product_id, title=p.title)) for p in products]
+    rows = []
+    for name in (attribute.name for attribute in catalog.vocabulary.attributes):
+        stated = [(of.get(name), p.attributes.get(name)) for of, p in zip(told, products, strict=True)]
+        right = [found[0] in labels for found, labels in stated if found and labels]
+        n = sum(labels is not None for _, labels in stated)
+        shares = {"coverage": round(len(right) / n, 4), "precision": round(sum(right) / max(len(right), 1), 4)}
+        rows.append({"system": "titles", "task": name, "asked": "text", "n": n, **shares})
+    return rows
+
+
 EXPERIMENTS: Final[dict[str, Callable[[Catalog, Path, Path | None, Path], list[Row]]]] = {
     "whole": whole,
     "two": two,
     "add": add,
     "svm": svm,
+    "titles": titles,
 }
 
 
