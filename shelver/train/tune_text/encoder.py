@@ -172,7 +172,8 @@ def _tokens(
 ) -> LabelledTokens:
     n_expected = catalog.info.by_split.get(split, 0)
     examples = read_examples(catalog, split, text=text, embedder=None, n_expected=n_expected, say=say)
-    rows = np.flatnonzero([said is not None for said in examples.texts] & (examples.node >= 0))
+    read = np.array([said is not None for said in examples.texts], np.bool_)
+    rows = np.flatnonzero(read & (examples.node >= 0))
     if split == "validation":
         rows = rows[:: max(-(-len(rows) // MAX_JUDGED), 1)]
     elif not len(rows):
