@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any, Literal, TypeVar
 
-from pydantic import Field, ValidationError
+from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -23,18 +24,8 @@ def _default_cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "shelver"
 
 
-class Settings(BaseSettings):
-    """Each can be set by `SHELVER_<NAME>`, or in `shelver.toml` of the working folder; the environment wins.
-
-    Attributes:
-        cache: folder for picture embeddings, shared by all trainings; it can be deleted at any time.
-        threads: threads for each ONNX session; all available cores where it is not set.
-    """
-
-    model_config = SettingsConfigDict(frozen=True, env_prefix="SHELVER_", toml_file="shelver.toml", extra="ignore")
-
-    cache: Path = Field(default_factory=_default_cache)
-    threads: int | None = Field(default=None, ge=1)
+class _Sources(BaseSettings):
+    """What is given, then the environment, then `shelver.toml`."""
 
     @classmethod
     def settings_customise_sources(
@@ -48,18 +39,111 @@ class Settings(BaseSettings):
         return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
 
 
+class Settings(_Sources):
+    """Each can be set by `SHELVER_<NAME>`, or in `shelver.toml` of the working folder; the environment wins.
+
+    Attributes:
+        cache: folder for picture embeddings, shared by all trainings; it can be deleted at any time.
+        threads: threads for each ONNX session; all available cores where it is not set.
+    """
+
+    model_config = SettingsConfigDict(frozen=True, env_prefix="SHELVER_", toml_file="shelver.toml", extra="ignore")
+
+    cache: Path = Field(default_factory=_default_cache)
+    threads: int | None = Field(default=None, ge=1)
+
+
+def _default_data() -> Path:
+    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "shelver"
+
+
+class ServiceSettings(_Sources):
+    """Settings of `shelver serve`: `SHELVER_SERVICE_<NAME>`, or the table `[service]` of `shelver.toml`.
+
+    Attributes:
+        model: the model folder that a new installation starts with.
+        data: folder of the database, the pictures and the secret, unless they are set.
+        database: an SQLAlchemy URL; a SQLite file in `data` where it is not set.
+        host, port: where it listens.
+        secret: at least 32 characters that sign the access tokens; made in `data` where it is not set.
+        threads: threads for each ONNX session; all available cores where it is not set.
+        registration: whether people may register themselves, as sellers.
+        access_s, refresh_s: lifetime of access tokens, and of a sign-in that is refreshed.
+        one_time_s: lifetime of the token that makes the first administrator or sets a password anew.
+        password_characters: fewest characters of a password.
+        password_kib, password_passes: memory and passes of Argon2 for one password.
+        sign_in_failures: wrong passwords in a row before an account is locked for whoever tried.
+        lockout_s: how long it is locked.
+        sign_ins_per_minute: from one address.
+        public_per_minute: predictions a minute from one address without signing in; none by default.
+        log_keep_days: how long predictions stay in the log; for ever where it is 0.
+        audit_share: share of the accepted answers that go to review, because acceptance is not truth.
+        body_max_bytes: largest request that is read.
+        stop_s: how long requests that have begun may go on when the server is stopped.
+    """
+
+    model_config = SettingsConfigDict(
+        frozen=True,
+        env_prefix="SHELVER_SERVICE_",
+        toml_file="shelver.toml",
+        toml_table_header=("service",),
+        extra="forbid",
+    )
+
+    model: Path | None = None
+    data: Path = Field(default_factory=_default_data)
+    database: str | None = Field(default=None, repr=False)  # it may hold a password
+    host: str = "127.0.0.1"
+    port: int = Field(default=8000, ge=0, le=65535)
+    secret: SecretStr | None = Field(default=None, min_length=32)
+    threads: int | None = Field(default=None, ge=1)
+    registration: Literal["open", "closed"] = "open"
+    access_s: int = Field(default=15 * 60, ge=1)
+    refresh_s: int = Field(default=30 * 24 * 3600, ge=60)
+    one_time_s: int = Field(default=24 * 3600, ge=60)
+    password_characters: int = Field(default=10, ge=8)
+    password_kib: int = Field(default=65536, ge=8)
+    password_passes: int = Field(default=3, ge=1)
+    sign_in_failures: int = Field(default=5, ge=1)
+    lockout_s: int = Field(default=15 * 60, ge=1)
+    sign_ins_per_minute: int = Field(default=30, ge=1)
+    public_per_minute: int = Field(default=0, ge=0)
+    log_keep_days: float = Field(default=365, ge=0)
+    audit_share: float = Field(default=0.02, ge=0, le=1)
+    body_max_bytes: int = Field(default=32 * 2**20, ge=1024)
+    stop_s: int = Field(default=30, ge=0)
+
+
+_HIDDEN = frozenset({"secret", "database"})
+_Any = TypeVar("_Any", bound=BaseSettings)
+
+
 def read_settings() -> Settings:
     """The settings of this installation.
 
     Raises:
         ConfigError: a variable or `shelver.toml` holds what no setting can be.
     """
+    return _read(Settings)
+
+
+def read_service_settings(**given: Any) -> ServiceSettings:
+    """The settings of the service; what is given, and not None, wins over the environment and the file.
+
+    Raises:
+        ConfigError: a variable or `shelver.toml` holds what no setting can be.
+    """
+    return _read(ServiceSettings, **{name: value for name, value in given.items() if value is not None})
+
+
+def _read(kind: type[_Any], **given: Any) -> _Any:
     try:
-        return Settings()
+        return kind(**given)
     except ValidationError as error:
         first = error.errors()[0]
+        name = ".".join(map(str, first["loc"]))
         raise ConfigError(
-            f"setting {'.'.join(map(str, first['loc']))} = {first['input']!r}",
+            f"setting {name} = {'(hidden)' if name in _HIDDEN else repr(first['input'])}",
             allowed=first["msg"],
             remedy="Change the SHELVER_ variable, or shelver.toml in the working folder.",
         ) from error
