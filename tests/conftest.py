@@ -28,6 +28,9 @@ from shelver.images import ImageSpec
 from shelver.ngrams import NgramSpec
 from shelver.taxonomy import Taxonomy
 
+# What tests of the service share. It needs the `service` extra, and stands apart for that.
+pytest_plugins = ["service_rig"]
+
 if TYPE_CHECKING:
     from shelver.train.config import TrainConfig
     from shelver.train.data import Examples

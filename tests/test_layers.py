@@ -25,7 +25,7 @@ FLOORS: Final = (
     {"taxonomy", "attributes", "product", "images", "foreground", "ngrams"},
     {"decide", "calibrate", "metrics", "registry", "catalog", "datasets", "values", "extract"},
     {"pipeline"},
-    {"evaluate", "report", "monitor", "plots", "compare"},
+    {"evaluate", "report", "monitor", "plots", "compare", "library"},
     {"train", "batch", "stream", "fetch", "service", "client"},
     {"retrain", "sweep"},
     {"worker"},
@@ -57,7 +57,7 @@ EXCEPTIONS: Final = {
     "train/int8.py": "onnxruntime",  # its quantiser, which makes files and answers nothing
 }
 # Room → the extras that it may need.
-EXTRAS: Final = {"train": ("train", "backbones"), "plots": ("report",)}
+EXTRAS: Final = {"service": ("service",), "train": ("train", "backbones"), "plots": ("report",)}
 SETTINGS_READERS: Final = {"cli", "service"}
 
 FORBIDDEN_MODULES: Final = {"pickle", "_pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}

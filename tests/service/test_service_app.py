@@ -1,0 +1,119 @@
+"""The application as a whole: its problems, its OpenAPI document, what it stands on."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+from httpx2 import Response
+from prometheus_client import CollectorRegistry
+
+from shelver.errors import ConfigError, ImageError, MissingExtraError, ParityError, ShelverError, TaxonomyError
+from shelver.service.operations import Requests
+from shelver.service.problems import CODES, ServiceError, handle_problems, table_of_codes
+
+DOCS = Path(__file__).parent.parent.parent / "docs" / "service.md"
+KEYS = {"type", "title", "status", "detail", "instance", "code", "request_id"}
+
+
+def raised(error: Exception) -> Response:
+    """The answer to a request whose handler ends in this error."""
+    app = FastAPI()
+    handle_problems(app)
+    app.add_middleware(Requests, metrics=CollectorRegistry())
+
+    @app.get("/test/raise")
+    def refuse() -> None:
+        raise error
+
+    return TestClient(app).get("/test/raise")
+
+
+@pytest.mark.parametrize("code", CODES)
+def test_every_code_is_answered_as_a_problem_document(code: str) -> None:
+    answer = raised(ServiceError(code, "what came", allowed="what may", remedy="Do this.", retry_after_s=3))
+    problem = answer.json()
+    assert answer.headers["Content-Type"] == "application/problem+json"
+    assert problem.keys() == KEYS
+    assert (problem["code"], problem["type"]) == (code, f"urn:shelver:problem:{code}")
+    assert (problem["status"], problem["title"]) == (answer.status_code, CODES[code].title)
+    assert answer.status_code == CODES[code].status
+    assert problem["detail"] == "what came. Allowed: what may. Do this."
+    assert (problem["instance"], problem["request_id"]) == ("/test/raise", answer.headers["X-Request-ID"])
+    assert answer.headers["Retry-After"] == "3"
+    assert answer.headers.get("WWW-Authenticate") == ("Bearer" if answer.status_code == 401 else None)
+
+
+def test_the_codes_stand_in_the_docs() -> None:
+    assert table_of_codes() in DOCS.read_text(encoding="utf-8")
+
+
+SAID = {"allowed": "what may", "remedy": "Do this."}
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "code"),
+    [
+        (ConfigError("x", **SAID), 422, "invalid_input"),
+        (TaxonomyError("x", **SAID), 422, "taxonomy_refused"),
+        (ImageError("image_too_large", "x", **SAID), 422, "picture_unusable"),
+        (MissingExtraError("x", **SAID), 501, "not_installed"),
+    ],
+)
+def test_errors_from_below_have_a_code(error: ShelverError, status: int, code: str) -> None:
+    answer = raised(error)
+    assert (answer.status_code, answer.json()["code"]) == (status, code)
+    assert answer.json()["detail"] == str(error)
+    assert answer.json().get("reason") == getattr(error, "code", None)
+
+
+@pytest.mark.parametrize(
+    "error", [ParityError("inner things", **SAID), ValueError("inner things"), KeyError("inner")]
+)
+def test_our_own_mistakes_say_nothing_of_themselves(error: Exception, logs: io.StringIO) -> None:
+    answer = raised(error)
+    assert (answer.status_code, answer.json()["code"]) == (500, "internal")
+    assert "inner" not in answer.text
+
+
+def test_what_the_framework_refuses_is_a_problem_too(make_app: Callable[..., TestClient]) -> None:
+    client = make_app(body_max_bytes=2000)
+    json = {"Content-Type": "application/json"}
+    for answer, code in (
+        (client.get("/no/such/path"), "not_found"),
+        (client.delete("/healthz"), "method_not_allowed"),
+        (client.post("/v1/refresh", content=b"{", headers=json), "invalid_input"),
+        (client.post("/v1/refresh", content=b"\xff", headers=json), "bad_request"),
+        (client.post("/v1/refresh", json={"refresh_token": "x" * 3000}), "too_large"),
+    ):
+        assert answer.json()["code"] == code, answer.text
+        assert answer.status_code == CODES[code].status
+        assert answer.json().keys() - {"fields"} == KEYS
+
+
+def test_a_wrong_input_names_its_fields_without_repeating_them(client: TestClient) -> None:
+    answer = client.post("/v1/register", json={"email": "s3cret", "name": 3})
+    assert {field["field"] for field in answer.json()["fields"]} == {"body.email", "body.name", "body.password"}
+    assert "s3cret" not in answer.text
+
+
+def test_the_openapi_document_describes_every_route(client: TestClient) -> None:
+    document = client.get("/openapi.json").json()
+    assert document["openapi"].startswith("3.1")
+    operations = [
+        (path, method, operation)
+        for path, methods in document["paths"].items()
+        for method, operation in methods.items()
+    ]
+    assert len(operations) > 20
+    for path, method, operation in operations:
+        assert operation.get("description"), f"{method} {path} says nothing of itself"
+        for status, answer in operation["responses"].items():
+            assert status < "400" or "application/problem+json" in answer["content"], f"{method} {path} {status}"
+    names = set(re.findall(r"#/components/schemas/([\w-]+)", str(document)))
+    assert names <= document["components"]["schemas"].keys()

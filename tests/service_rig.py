@@ -1,0 +1,137 @@
+"""The whole service around a tiny model, on a SQLite file; and clients that have signed in."""
+
+from __future__ import annotations
+
+import io
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import structlog
+from fastapi.testclient import TestClient
+
+from shelver.service.app import create_app
+from shelver.service.identity import Role
+from shelver.service.operations import set_up_logs
+from shelver.service.state import Service
+from shelver.service.tables.accounts import ApiKey, SignIn, User
+from shelver.service.tables.declarative import now
+from shelver.service.tokens import KEY_PREFIX, Access, hash_of, random_token
+from shelver.settings import ServiceSettings
+
+PASSWORD = "a long enough password"
+
+
+@pytest.fixture
+def service_settings(text_model: Path, tmp_path: Path, empty_settings: Path) -> Callable[..., ServiceSettings]:
+    """Settings of a small installation; keywords change them. Its passwords cost little."""
+
+    def make(**changes: Any) -> ServiceSettings:
+        small = {
+            "model": text_model,
+            "data": tmp_path / "data",
+            "threads": 1,
+            "password_kib": 8,
+            "password_passes": 1,
+            "sign_ins_per_minute": 1000,
+        }
+        return ServiceSettings(**{**small, **changes})
+
+    return make
+
+
+@pytest.fixture
+def logs() -> Iterator[io.StringIO]:
+    """What the service writes to its log, as it is set up in earnest."""
+    root = logging.getLogger()
+    before = list(root.handlers), root.level
+    stream = io.StringIO()
+    set_up_logs(stream=stream)
+    yield stream
+    root.handlers[:], root.level = before
+    structlog.reset_defaults()
+
+
+@pytest.fixture
+def make_app(
+    service_settings: Callable[..., ServiceSettings], logs: io.StringIO
+) -> Iterator[Callable[..., TestClient]]:
+    """Starts a service and gives an anonymous client of it; keywords go to its settings."""
+    with ExitStack() as stack:
+
+        def start(**changes: Any) -> TestClient:
+            app = create_app(service_settings(**changes))
+            return stack.enter_context(TestClient(app, base_url="http://127.0.0.1"))
+
+        yield start
+
+
+@pytest.fixture
+def client(make_app: Callable[..., TestClient]) -> TestClient:
+    """An anonymous client of a service."""
+    return make_app()
+
+
+@pytest.fixture
+def service(client: TestClient) -> Service:
+    """What the service of `client` uses."""
+    return service_behind(client)
+
+
+@pytest.fixture
+def as_role(client: TestClient) -> Callable[..., TestClient]:
+    """Clients of the service of `client`, by role; each call makes a new account: `as_role("seller")`."""
+
+    def make(role: Role, name: str = "") -> TestClient:
+        return signed_in(client, role, name=name)
+
+    return make
+
+
+def service_behind(client: TestClient) -> Service:
+    service: Service = client.app.state.service  # type: ignore[attr-defined]
+    return service
+
+
+def another(client: TestClient, headers: dict[str, str]) -> TestClient:
+    """A client of the same running service that sends these headers."""
+    other = TestClient(client.app, base_url="http://127.0.0.1", headers=headers)
+    other.portal = client.portal  # the same event loop as the service's
+    return other
+
+
+def make_user(service: Service, role: Role, *, name: str = "") -> User:
+    """An account of this role; the password is PASSWORD, but machines have none."""
+    machine = role == "service"
+    user = User(name=name or f"a {role}", role=role, password_hash=None)
+    with service.database.writing() as session:
+        session.add(user)
+        session.flush()
+        if not machine:
+            user.email = f"{user.id}@example.org"
+            user.password_hash = service.passwords.hash(PASSWORD)
+    return user
+
+
+def token_of(service: Service, user: User, *, version: int | None = None) -> str:
+    """An access token of a new sign-in; a machine's is an API key."""
+    with service.database.writing() as session:
+        if user.role == "service":
+            key = random_token(KEY_PREFIX)
+            session.add(ApiKey(user_id=user.id, hash=hash_of(key), hint=key[:8]))
+            return key
+        sign_in = SignIn(user_id=user.id, expires_at=now() + timedelta(hours=1))
+        session.add(sign_in)
+        session.flush()
+        return service.tokens.sign(Access(user.id, sign_in.id, version or user.version))
+
+
+def signed_in(client: TestClient, role: Role, *, name: str = "") -> TestClient:
+    """A client that has signed in with a new account of this role; `client.headers["X-User"]` is its user id."""
+    service = service_behind(client)
+    user = make_user(service, role, name=name)
+    return another(client, {"Authorization": f"Bearer {token_of(service, user)}", "X-User": user.id})
