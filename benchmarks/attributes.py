@@ -4,6 +4,7 @@
     python -m benchmarks.attributes svm CATALOG --work DIR [--json FILE]
     python -m benchmarks.attributes two CATALOG --work DIR ...
     python -m benchmarks.attributes add CATALOG --work DIR ...
+    python -m benchmarks.attributes balanced CATALOG --work DIR ...
     python -m benchmarks.attributes titles CATALOG --work DIR ...
 
 CATALOG is fashion, ingested by its recipe, which brings gender, baseColour, season and usage. `whole` trains with
@@ -85,6 +86,11 @@ def two(catalog: Catalog, work: Path, file: Path | None, cache: Path) -> list[Ro
     return rows + _trained([catalog], catalog, work / "one-set", file, cache, {}, "one set")
 
 
+def balanced(catalog: Catalog, work: Path, file: Path | None, cache: Path) -> list[Row]:
+    """The weights of the tasks learned from their noise; to be held against `one set`, where they are all 1."""
+    return _trained([catalog], catalog, work / "balanced", file, cache, {"balanced": True}, "balanced")
+
+
 def add(catalog: Catalog, work: Path, file: Path | None, cache: Path) -> list[Row]:
     """A model without season, the same with season added, and one that learned all at once."""
     from shelver.train.add import add_attributes
@@ -149,6 +155,7 @@ EXPERIMENTS: Final[dict[str, Callable[[Catalog, Path, Path | None, Path], list[R
     "whole": whole,
     "two": two,
     "add": add,
+    "balanced": balanced,
     "svm": svm,
     "titles": titles,
 }
