@@ -78,11 +78,12 @@ def plan_of(policy: Policy, groups: SiblingGroups) -> Plan:
 
 def _worked_out(policy: Policy, groups: SiblingGroups) -> Plan:
     tree = groups.taxonomy
-    by_level = np.asarray(policy.thresholds, np.float32)
-    thresholds = by_level[np.minimum(tree.level, len(by_level)) - 1]
-    for k, threshold in zip(_known(policy.strict, tree, "strict").tolist(), policy.strict.values(), strict=True):
-        below = tree.lineage[:, tree.level[k] - 1] == k
-        thresholds[below] = np.maximum(thresholds[below], np.float32(threshold))
+    with np.errstate(over="ignore"):  # what float32 cannot hold is as good as infinity: never sure
+        by_level = np.asarray(policy.thresholds, np.float32)
+        thresholds = by_level[np.minimum(tree.level, len(by_level)) - 1]
+        for k, strict in zip(_known(policy.strict, tree, "strict").tolist(), policy.strict.values(), strict=True):
+            below = tree.lineage[:, tree.level[k] - 1] == k
+            thresholds[below] = np.maximum(thresholds[below], np.float32(strict))
     plan = Plan(policy, groups, thresholds)
     if policy.costs.values is not None:
         _known(policy.costs.values, tree, "costs.values")
