@@ -16,10 +16,10 @@ COMPILE := $(BIN)/pip-compile --quiet --upgrade --generate-hashes --allow-unsafe
 
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help demo test drills bench lint lock clean
+.PHONY: help demo test drills databases bench lint lock clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' Makefile
 
 demo: $(READY) ## generate a catalog, learn it, judge it and use it, without a network; see demo/
 	$(BIN)/shelver demo --out demo
@@ -29,6 +29,12 @@ test: $(READY) ## run the tests, all but the drills
 
 drills: $(READY) ## run the long drills: hostile inputs, kills, load
 	$(ONE_THREAD) $(BIN)/python -m pytest -m drill --timeout 3600
+
+databases: $(READY) ## run all tests of the service on PostgreSQL, then on MariaDB
+	for database in postgresql mariadb; do \
+		SHELVER_TEST_DATABASE=$$database $(ONE_THREAD) $(BIN)/python -m pytest -m 'not drill' -n $(JOBS) --dist loadfile \
+			tests/service || exit 1; \
+	done
 
 bench: $(READY) ## ours beside SVM, fastText and frozen lite0, in one run; hours
 	$(INSTALL) --no-deps --no-build-isolation --require-hashes -r requirements/bench.lock

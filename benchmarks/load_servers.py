@@ -8,6 +8,7 @@ import base64
 import json
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,18 +19,20 @@ from shelver.product import Product
 SERVERS: Final = ("ours", "plain", "bare")
 
 
-def ours(model: Path, data: Path, threads: int) -> tuple[Any, str]:
-    """The whole service with one machine's account, and the key of that."""
-    from shelver.service.app import create_app
+Run = Callable[[int], None]
+"""Answers at a port until the process is told to stop."""
+
+
+def ours(model: Path, data: Path, threads: int) -> tuple[Run, str]:
+    """The whole service as `shelver serve` starts it, with one machine's account, and the key of that."""
     from shelver.service.db import migrate, open_database
-    from shelver.service.operations import set_up_logs
     from shelver.service.secret import database_url
+    from shelver.service.server import serve
     from shelver.service.tables.accounts import ApiKey, User
     from shelver.service.tokens import KEY_PREFIX, hash_of, random_token
     from shelver.settings import ServiceSettings
 
     settings = ServiceSettings(model=model, data=data, threads=threads)
-    set_up_logs()
     key = random_token(KEY_PREFIX)
     with open_database(database_url(settings)) as database:
         migrate(database.engine)
@@ -38,10 +41,10 @@ def ours(model: Path, data: Path, threads: int) -> tuple[Any, str]:
             session.add(user)
             session.flush()
             session.add(ApiKey(user_id=user.id, hash=hash_of(key), hint=key[:8]))
-    return create_app(settings), key
+    return lambda port: serve(settings.model_copy(update={"port": port})), key
 
 
-def plain(model: Path, _: Path, threads: int) -> tuple[Any, str]:
+def plain(model: Path, _: Path, threads: int) -> tuple[Run, str]:
     """FastAPI as its tutorial has it: a plain function, the classifier called once a request."""
     from fastapi import FastAPI
     from pydantic import BaseModel
@@ -60,10 +63,10 @@ def plain(model: Path, _: Path, threads: int) -> tuple[Any, str]:
 
     predict.__annotations__["body"] = Body  # a class of this function, which a name does not find
     app.post("/v1/predict")(predict)
-    return app, ""
+    return partial(_run, app), ""
 
 
-def bare(model: Path, _: Path, threads: int) -> tuple[Any, str]:
+def bare(model: Path, _: Path, threads: int) -> tuple[Run, str]:
     """An ASGI function: JSON in, the classifier called once in a thread, JSON out."""
     classifier = Classifier.open(model, threads=threads)
     workers = ThreadPoolExecutor(2)
@@ -88,7 +91,7 @@ def bare(model: Path, _: Path, threads: int) -> tuple[Any, str]:
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": content})
 
-    return app, ""
+    return partial(_run, app), ""
 
 
 def _answer(classifier: Classifier, asked: dict[str, Any]) -> dict[str, Any]:
@@ -104,9 +107,14 @@ def _answer(classifier: Classifier, asked: dict[str, Any]) -> dict[str, Any]:
     return {name: getattr(row, name) for name in row.__slots__}
 
 
-def main() -> None:
+def _run(app: Any, port: int) -> None:
     import uvicorn
 
+    # It takes uvloop and httptools too, as they are installed.
+    uvicorn.run(app, host="127.0.0.1", port=port, log_config=None, access_log=False)
+
+
+def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.load_servers", description=__doc__)
     parser.add_argument("server", choices=SERVERS)
     parser.add_argument("model", type=Path)
@@ -114,9 +122,9 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--threads", type=int, default=1)
     call = parser.parse_args()
-    app, key = {"ours": ours, "plain": plain, "bare": bare}[call.server](call.model, call.data, call.threads)
+    run, key = {"ours": ours, "plain": plain, "bare": bare}[call.server](call.model, call.data, call.threads)
     print(key, flush=True)
-    uvicorn.run(app, host="127.0.0.1", port=call.port, log_config=None, access_log=False)
+    run(call.port)
 
 
 if __name__ == "__main__":

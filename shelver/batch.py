@@ -160,6 +160,17 @@ class _Parquet(AbstractContextManager[Sink]):
         self._writer.close()
 
 
+def open_sink(path: Path, kind: str, *, zipped: bool = False) -> AbstractContextManager[Sink]:
+    """A file of output rows, written as long as the block runs.
+
+    Args:
+        path: the file.
+        kind: one of `FORMATS`.
+        zipped: gzipped; not for Parquet.
+    """
+    return _Parquet(path) if kind == ".parquet" else _Lines(path, kind, zipped=zipped)
+
+
 def check_output(out: Path) -> tuple[str, bool]:
     """Format of an output file by its ending: the ending without `.gz`, and whether it is gzipped.
 
@@ -217,12 +228,9 @@ def classify_feed(
     tally = _Tally()
     started = told = time.monotonic()
     try:
-        sink: AbstractContextManager[Sink] = (
-            _Parquet(partial) if kind == ".parquet" else _Lines(partial, kind, zipped=zipped)
-        )
-        with sink as open_sink:
+        with open_sink(partial, kind, zipped=zipped) as sink:
             for batch in _batches(rows):
-                open_sink.write(_answer(classifier, batch, policy, policy_name, tally))
+                sink.write(_answer(classifier, batch, policy, policy_name, tally))
                 now = time.monotonic()
                 if now - told > TELL_EVERY_S:
                     told = now

@@ -6,6 +6,7 @@ Read by the command line and services only; everything below gets plain values.
 from __future__ import annotations
 
 import os
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -65,6 +66,7 @@ class ServiceSettings(_Sources):
         data: folder of the database, the pictures and the secret, unless they are set.
         database: an SQLAlchemy URL; a SQLite file in `data` where it is not set.
         host, port: where it listens.
+        trusted_proxies: addresses or networks whose `X-Forwarded-For` names the caller.
         secret: at least 32 characters that sign the access tokens; made in `data` where it is not set.
         threads: threads for each ONNX session; all available cores where it is not set.
         registration: whether people may register themselves, as sellers.
@@ -75,11 +77,31 @@ class ServiceSettings(_Sources):
         sign_in_failures: wrong passwords in a row before an account is locked for whoever tried.
         lockout_s: how long it is locked.
         sign_ins_per_minute: from one address.
+        openid_issuer: the issuer of OpenID Connect that signs people in; none by default.
+        openid_client_id, openid_client_secret: of this service, at the issuer.
+        openid_redirect: address of /v1/openid/callback as browsers see it, or of a page that hands on its query.
+        openid_role_claim, openid_roles: the claim of an ID token that names groups, and the role of each.
+        openid_domains: only people with a verified e-mail address in one of these domains; all where it is empty.
+        mail_hook: address that delivers the mail of whoever forgot his password.
+        mail_secret: at least 32 characters that sign what is sent there.
+        storage: keeps pictures and models, such as s3://bucket/prefix; the folder `data` where it is not set.
+        preload_max_bytes: files of challenger and previous model together up to which both are kept open.
         public_per_minute: predictions a minute from one address without signing in; none by default.
         log_keep_days: how long predictions stay in the log; for ever where it is 0.
         audit_share: share of the accepted answers that go to review, because acceptance is not truth.
+        review_below: decisions of less confidence go to review.
+        review_lease_s: how long what a reviewer has claimed is his.
+        similar_products: so many products are held in memory to find those that look alike; 0 finds none.
+        similar_across_sellers: whether sellers see titles and categories of others' products that look alike.
+        picture_fetches: pictures that are fetched from their addresses at a time; 0 fetches none.
+        picture_networks: networks that pictures may be fetched from, at any port, beside public addresses.
         body_max_bytes: largest request that is read.
         stop_s: how long requests that have begun may go on when the server is stopped.
+        upload_max_bytes: largest file that is taken for a job; an account may keep four times as much.
+        jobs_waiting: jobs of one account that may wait or run at a time.
+        job_attempts: how often a job is begun whose process or worker dies.
+        job_limit_s: how long one attempt at a job may take.
+        job_keep_days: how long jobs that have ended, their files and uploads stay; for ever where it is 0.
     """
 
     model_config = SettingsConfigDict(
@@ -95,6 +117,7 @@ class ServiceSettings(_Sources):
     database: str | None = Field(default=None, repr=False)  # it may hold a password
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535)
+    trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = (IPv4Network("127.0.0.1"), IPv6Network("::1"))
     secret: SecretStr | None = Field(default=None, min_length=32)
     threads: int | None = Field(default=None, ge=1)
     registration: Literal["open", "closed"] = "open"
@@ -107,14 +130,36 @@ class ServiceSettings(_Sources):
     sign_in_failures: int = Field(default=5, ge=1)
     lockout_s: int = Field(default=15 * 60, ge=1)
     sign_ins_per_minute: int = Field(default=30, ge=1)
+    openid_issuer: str | None = None
+    openid_client_id: str | None = None
+    openid_client_secret: SecretStr | None = None
+    openid_redirect: str | None = None
+    openid_role_claim: str | None = None
+    openid_roles: dict[str, Literal["seller", "reviewer", "admin"]] = Field(default_factory=dict)
+    openid_domains: tuple[str, ...] = ()
+    mail_hook: str | None = Field(default=None, repr=False)  # it may hold a key
+    mail_secret: SecretStr | None = Field(default=None, min_length=32)
+    storage: str | None = None
+    preload_max_bytes: int = Field(default=2**30, ge=0)
     public_per_minute: int = Field(default=0, ge=0)
     log_keep_days: float = Field(default=365, ge=0)
     audit_share: float = Field(default=0.02, ge=0, le=1)
+    review_below: float = Field(default=0.5, ge=0, le=1)
+    review_lease_s: int = Field(default=600, ge=1)
+    similar_products: int = Field(default=200_000, ge=0)
+    similar_across_sellers: bool = False
+    picture_fetches: int = Field(default=32, ge=0)
+    picture_networks: tuple[IPv4Network | IPv6Network, ...] = ()
     body_max_bytes: int = Field(default=32 * 2**20, ge=1024)
     stop_s: int = Field(default=30, ge=0)
+    upload_max_bytes: int = Field(default=2**30, ge=1024, lt=2**31)
+    jobs_waiting: int = Field(default=20, ge=1)
+    job_attempts: int = Field(default=3, ge=1)
+    job_limit_s: int = Field(default=24 * 3600, ge=1)
+    job_keep_days: float = Field(default=30, ge=0)
 
 
-_HIDDEN = frozenset({"secret", "database"})
+_HIDDEN = frozenset({"secret", "database", "openid_client_secret", "mail_hook", "mail_secret"})
 _Any = TypeVar("_Any", bound=BaseSettings)
 
 

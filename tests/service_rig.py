@@ -1,9 +1,10 @@
-"""The whole service around a tiny model, on a SQLite file; and clients that have signed in."""
+"""The whole service around a tiny model, and clients that have signed in. `database_rig` chooses its database."""
 
 from __future__ import annotations
 
 import io
 import logging
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from datetime import timedelta
@@ -27,13 +28,16 @@ PASSWORD = "a long enough password"
 
 
 @pytest.fixture
-def service_settings(text_model: Path, tmp_path: Path, empty_settings: Path) -> Callable[..., ServiceSettings]:
+def service_settings(
+    text_model: Path, tmp_path: Path, empty_settings: Path, database_url: str | None
+) -> Callable[..., ServiceSettings]:
     """Settings of a small installation; keywords change them. Its passwords cost little."""
 
     def make(**changes: Any) -> ServiceSettings:
         small = {
             "model": text_model,
             "data": tmp_path / "data",
+            "database": database_url,
             "threads": 1,
             "password_kib": 8,
             "password_passes": 1,
@@ -58,13 +62,18 @@ def logs() -> Iterator[io.StringIO]:
 
 @pytest.fixture
 def make_app(
-    service_settings: Callable[..., ServiceSettings], logs: io.StringIO
+    service_settings: Callable[..., ServiceSettings], sqlite_template: Path, logs: io.StringIO
 ) -> Iterator[Callable[..., TestClient]]:
     """Starts a service and gives an anonymous client of it; keywords go to its settings."""
     with ExitStack() as stack:
 
         def start(**changes: Any) -> TestClient:
-            app = create_app(service_settings(**changes))
+            settings = service_settings(**changes)
+            file = settings.data / "shelver.db"
+            if settings.database is None and not file.exists():
+                settings.data.mkdir(mode=0o700, parents=True, exist_ok=True)
+                shutil.copy(sqlite_template, file)
+            app = create_app(settings)
             return stack.enter_context(TestClient(app, base_url="http://127.0.0.1"))
 
         yield start

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import gzip
+import io
 import json
 import os
 import pickle
 import random
 import shutil
+import tarfile
 import threading
 import zipfile
 from collections.abc import Callable
@@ -17,7 +20,7 @@ import numpy as np
 import pytest
 
 from shelver import registry
-from shelver.errors import ModelError
+from shelver.errors import ModelError, StorageError
 from shelver.folders import sha256_of
 from shelver.library import ModelStore, try_in_child
 from shelver.pipeline import Classifier
@@ -193,11 +196,9 @@ def spoil(folder: Path, seed: int) -> str:
     return f"{name} was changed"
 
 
-def test_mutated_folders_are_refused_and_the_champion_stays(
-    store: ModelStore, copied: Callable[[str], Path]
-) -> None:
+def refuse_mutated(store: ModelStore, copied: Callable[[str], Path], seeds: range) -> None:
     before = state(store)
-    for seed in range(N_MUTATED):
+    for seed in seeds:
         folder = copied("mutated")
         what = spoil(folder, seed)
         try:
@@ -207,22 +208,100 @@ def test_mutated_folders_are_refused_and_the_champion_stays(
     assert state(store) == before
 
 
+def test_mutated_folders_are_refused_and_the_champion_stays(
+    store: ModelStore, copied: Callable[[str], Path]
+) -> None:
+    refuse_mutated(store, copied, range(N_MUTATED))
+
+
+@pytest.mark.drill
+def test_a_thousand_mutated_folders_are_refused(store: ModelStore, copied: Callable[[str], Path]) -> None:
+    refuse_mutated(store, copied, range(10_000, 11_000))
+    assert store.verified(store.aliases().champion or "")
+
+
 def pickled() -> bytes:
     return pickle.dumps({"weights": np.zeros(9)})
+
+
+def zipped(*members: tuple[str, bytes]) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in members:
+            archive.writestr(name, content)
+    return file.getvalue()
+
+
+def tarred(name: str, content: bytes) -> bytes:
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w:gz") as archive:
+        member = tarfile.TarInfo(name)
+        member.size = len(content)
+        archive.addfile(member, io.BytesIO(content))
+    return file.getvalue()
+
+
+def arrays() -> bytes:
+    """An array of objects, which NumPy would unpickle."""
+    file = io.BytesIO()
+    np.save(file, np.array([{"weights": 1}], dtype=object), allow_pickle=True)
+    return file.getvalue()
+
+
+FILES: Final[dict[str, bytes]] = {
+    **{f"a pickle of protocol {n}": pickle.dumps({"weights": np.zeros(9)}, protocol=n) for n in range(6)},
+    "a pickle that is cut": pickled()[:20],
+    "a pickle with something before it": b"#!python\n" + pickled(),
+    "a compressed pickle": gzip.compress(pickled()),
+    "weights of torch": zipped(("archive/data.pkl", pickled()), ("archive/version", b"3")),
+    "weights of an old torch": pickle.dumps(0x1950A86A20F9469CFC6C) + pickled(),
+    "arrays with objects": zipped(("weights.npy", arrays())),
+    "an array of objects": arrays(),
+    "an archive that is cut": b"PK\x03\x04",
+    "an archive that leaves its folder": zipped(("../../escape", b"x")),
+    "an archive that grows": zipped(("zeros", bytes(1 << 22))),
+    "a model folder in an archive": zipped((registry.MANIFEST, b"{}"), ("emb2prob.onnx", b"x")),
+    "a tar": tarred("model.pkl", pickled()),
+    "a tar that leaves its folder": tarred("../escape", b"x"),
+    "safetensors": (2).to_bytes(8, "little") + b"{}",
+    "keras": b"\x89HDF\r\n\x1a\n" + bytes(64),
+    "tensorflow lite": bytes(4) + b"TFL3" + bytes(64),
+    "gguf": b"GGUF" + bytes(64),
+    "onnx": b"\x08\x08\x12\x07pytorch" + bytes(64),
+    "a database": b"SQLite format 3\0" + bytes(84),
+    "text": b"model",
+    "a program": b"import os\nos.system('id')\n",
+    "zeros": bytes(1 << 20),
+}
+"""What somebody may hand in as a model, and also in place of a manifest."""
+IN_A_FOLDER: Final = (
+    "a pickle of protocol 4",
+    "a compressed pickle",
+    "weights of torch",
+    "arrays with objects",
+    "a model folder in an archive",
+    "zeros",
+)
+FOREIGN: Final = (
+    "nothing",
+    "a named pipe",
+    "a link to nowhere",
+    "an empty folder",
+    "a folder of somebody else",
+    "weights of somebody else",
+    "a folder that holds a model folder",
+    "a manifest that is a named pipe",
+    "a manifest that is a folder",
+    "a manifest that is a link",
+    "a manifest of nesting",
+)
 
 
 def make_foreign(path: Path, kind: str) -> None:
     """What somebody may hand in who has no model folder."""
     sealed = path / registry.MANIFEST
-    if kind == "a pickle":
-        path.write_bytes(pickled())
-    elif kind == "weights of torch":
-        with zipfile.ZipFile(path, "w") as archive:
-            archive.writestr("archive/data.pkl", pickled())
-    elif kind == "an archive that is cut":
-        path.write_bytes(b"PK\x03\x04")
-    elif kind == "text":
-        path.write_text("model")
+    if kind in FILES:
+        path.write_bytes(FILES[kind])
     elif kind == "a named pipe":
         os.mkfifo(path)
     elif kind == "a link to nowhere":
@@ -231,42 +310,37 @@ def make_foreign(path: Path, kind: str) -> None:
         path.mkdir()
         if kind == "a folder of somebody else":
             (path / "config.json").write_text("{}")
+        elif kind == "weights of somebody else":
+            (path / "config.json").write_text('{"architectures": ["Bert"]}')
+            (path / "pytorch_model.bin").write_bytes(FILES["weights of torch"])
+        elif kind == "a folder that holds a model folder":
+            (path / "model").mkdir()
+            (path / "model" / registry.MANIFEST).write_text("{}")
         elif kind == "a manifest that is a named pipe":
             os.mkfifo(sealed)
         elif kind == "a manifest that is a folder":
             sealed.mkdir()
         elif kind == "a manifest that is a link":
             sealed.symlink_to("/etc/passwd")
-        elif kind == "a manifest that is a pickle":
-            sealed.write_bytes(pickled())
+        elif kind == "a manifest of nesting":
+            sealed.write_text("[" * 100_000)
+        elif kind.startswith("a manifest: "):
+            sealed.write_bytes(FILES[kind.removeprefix("a manifest: ")])
 
 
-FOREIGN: Final = (
-    "nothing",
-    "a pickle",
-    "weights of torch",
-    "an archive that is cut",
-    "text",
-    "a named pipe",
-    "a link to nowhere",
-    "an empty folder",
-    "a folder of somebody else",
-    "a manifest that is a named pipe",
-    "a manifest that is a folder",
-    "a manifest that is a link",
-    "a manifest that is a pickle",
-)
-
-
-@pytest.mark.parametrize("kind", FOREIGN)
-def test_foreign_files_are_refused_with_a_reason(kind: str, store: ModelStore, tmp_path: Path) -> None:
+def test_pickled_and_foreign_files_are_refused_with_a_reason(store: ModelStore, tmp_path: Path) -> None:
     before = state(store)
-    make_foreign(tmp_path / "foreign", kind)
-    assert str(tmp_path / "foreign") in refused(store, tmp_path / "foreign")
+    kinds = [*FILES, *FOREIGN, *(f"a manifest: {kind}" for kind in IN_A_FOLDER)]
+    assert len(kinds) >= 40
+    for i, kind in enumerate(kinds):
+        foreign = tmp_path / f"foreign-{i}"
+        make_foreign(foreign, kind)
+        assert str(foreign) in refused(store, foreign), kind
+        for pipe in (foreign, foreign / registry.MANIFEST):
+            if pipe.is_fifo():  # whoever reads what tests leave behind would wait for ever
+                pipe.unlink()
     assert state(store) == before
-    for pipe in (tmp_path / "foreign", tmp_path / "foreign" / registry.MANIFEST):
-        if pipe.is_fifo():  # whoever reads what tests leave behind would wait for ever
-            pipe.unlink()
+    assert not (tmp_path / "escape").exists()
 
 
 @pytest.mark.parametrize("name", ["model.pkl", "weights.pt", ".hidden", "sub"])
@@ -375,5 +449,25 @@ def test_many_at_once_leave_whole_aliases(store: ModelStore, versions: tuple[str
 
 def test_aliases_that_cannot_be_read_are_an_error(store: ModelStore) -> None:
     (store.folder / "aliases.json").write_text("{")
-    with pytest.raises(ModelError, match="cannot be read"):
+    with pytest.raises(StorageError, match="cannot be read") as refused:
         store.aliases()
+    assert str(store.folder) not in str(refused.value)
+    assert str(store.folder) in refused.value.detail
+
+
+def test_one_model_that_is_damaged_hides_no_other(store: ModelStore, versions: tuple[str, str]) -> None:
+    (store.folder_of(versions[1]) / "registered.json").write_text("{")
+    assert [one.model_version for one in store.models()] == [versions[0]]
+    with pytest.raises(ModelError, match="cannot be read"):
+        store.find(versions[1])
+
+
+def test_a_roll_back_to_another_model_than_was_looked_at_is_refused(
+    store: ModelStore, versions: tuple[str, str]
+) -> None:
+    text, image = versions
+    before = store.promote(image, by="ann")
+    with pytest.raises(ModelError, match=f"no longer {image}"):
+        store.roll_back(by="bob", expected=image)
+    assert store.aliases() == before
+    assert store.roll_back(by="bob", expected=text).champion == text

@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from shelver import __version__
-from shelver.cli import catalogs, compare, demo, extract, models, policies, serve
+from shelver.cli import catalogs, compare, demo, extract, models, policies, serve, worker
 from shelver.errors import ShelverError
 
 app = typer.Typer(
@@ -53,6 +53,7 @@ app.command()(compare.sweep)
 app.add_typer(policies.app)
 app.add_typer(extract.app)
 app.command()(serve.serve)
+app.command()(worker.worker)
 app.add_typer(serve.app)
 app.command()(demo.generate)
 app.command()(demo.demo)

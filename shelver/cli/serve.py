@@ -42,7 +42,7 @@ def serve(
     What is not given comes from SHELVER_SERVICE_ variables, or the table [service] of shelver.toml. A new database
     is made on start. Logs are JSON lines on standard error. SIGTERM ends it, after what has begun.
     """
-    settings = _settings(model=model, database=database, data=data, host=host, port=port)
+    settings = service_settings(model=model, database=database, data=data, host=host, port=port)
     from shelver.service.server import serve as run
 
     run(settings)
@@ -54,14 +54,20 @@ def first_admin(database: Database = None, data: Data = None, as_json: AsJson = 
 
     It works once, for a day, and only while there is no administrator. A token that was printed before ends.
     """
-    settings = _settings(database=database, data=data)
+    settings = service_settings(database=database, data=data)
     from shelver.service.server import first_admin_token
 
     token = first_admin_token(settings)
     say.result({"token": token, "lives_s": settings.one_time_s}, token, as_json=as_json)
 
 
-def _settings(**given: object) -> ServiceSettings:
+def service_settings(**given: object) -> ServiceSettings:
+    """The settings of the service, what is given first.
+
+    Raises:
+        MissingExtraError: what the service needs is not installed.
+        ConfigError: a setting is wrong.
+    """
     from importlib.util import find_spec
 
     from shelver.errors import MissingExtraError

@@ -1,46 +1,45 @@
-"""Accounts: people register, sign in and out, set their password, and see, export and delete their own data."""
+"""Accounts: people register, sign in and out, and set their password. `personal` has their own data."""
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Annotated, Final
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import JSONResponse
 from fastapi.security import OAuth2PasswordRequestForm
-from sqlalchemy import delete, select, update
+from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from shelver.service import one_time, sign_ins
 from shelver.service.account_payloads import (
     Account,
-    Confirmation,
-    Export,
     FirstAdmin,
     NewPassword,
     Refresh,
     Registration,
     Rename,
     Reset,
+    TokenPair,
     checked_email,
 )
 from shelver.service.audit import audit
 from shelver.service.db import SessionDep, after_commit
-from shelver.service.feedback import erase_records_of
 from shelver.service.identity import Identity, Role, allowed, identity_of
 from shelver.service.limits import address_of
 from shelver.service.passwords import PASSWORD_TURN
-from shelver.service.personal import rows_of
 from shelver.service.problems import ServiceError, not_found, problem_response, responses
-from shelver.service.sign_ins import TokenPair
 from shelver.service.state import Service, ServiceDep
-from shelver.service.tables.accounts import ApiKey, OneTimeToken, SignIn, User
+from shelver.service.tables.accounts import SignIn, User
 from shelver.service.tables.declarative import now
 
 router = APIRouter(tags=["accounts"])
 _ANYWHERE: Final = 10
-"""How many times as many failures lock an account for everybody: one address alone must not lock its owner out."""
-
+"""So many addresses that were locked lock an account for everybody, but for where it has signed in before."""
+_REFRESHES: Final = 10
+"""A minute, of one sign-in."""
+_MOMENT: Final = timedelta(minutes=10)
 
 Person = Annotated[Identity, allowed("seller", "reviewer", "admin")]
 Anyone = Annotated[Identity, allowed("seller", "reviewer", "admin", "service")]
@@ -77,9 +76,9 @@ def register(body: Registration, service: ServiceDep, session: SessionDep) -> Ac
 def first_admin(body: FirstAdmin, service: ServiceDep, session: SessionDep) -> Account:
     """Make the first administrator's account, with a token from the command line."""
     with service.database.reading() as looking:
-        one_time.find_token(looking, "first_admin", body.token)
+        one_time.find_token(looking, body.token, "first_admin")
     hashed = service.passwords.hash(body.password)
-    one_time.use_token(session, one_time.find_token(session, "first_admin", body.token))
+    one_time.use_token(session, one_time.find_token(session, body.token, "first_admin"))
     if one_time.has_admin(session):
         raise one_time.unusable()
     return Account.model_validate(add_user(session, body.email, body.name, "admin", password_hash=hashed, by=None))
@@ -110,7 +109,8 @@ def login(
     if found is not None and (found.disabled_at or found.deleted_at):
         found = None
     renewed = check_password(service, request, email, form.password, found)
-    user = session.get(User, found.id) if found is not None else None
+    # Locked: a password that is changed meanwhile ends this sign-in too, or this one does not begin.
+    user = locked_user(session, found.id) if found is not None else None
     if user is None or user.disabled_at or user.password_hash != (found and found.password_hash):
         raise _failed()
     if renewed is not None:
@@ -119,10 +119,19 @@ def login(
 
 
 @router.post(
-    "/v1/refresh", dependencies=[Anybody], response_model=TokenPair, responses=responses("token_unusable")
+    "/v1/refresh",
+    dependencies=[Anybody],
+    response_model=TokenPair,
+    responses=responses("token_unusable", "too_many_requests"),
 )
 def refresh(request: Request, body: Refresh, service: ServiceDep, session: SessionDep) -> TokenPair | JSONResponse:
     """Change a refresh token for a new pair. A token that comes twice ends the whole sign-in."""
+    with service.database.reading() as looking:
+        sign_in_id = sign_ins.sign_in_of(looking, body.refresh_token)
+    if sign_in_id is None:  # before it costs a writer's turn
+        service.limits.take(f"refresh:{address_of(request)}", service.settings.sign_ins_per_minute)
+        raise one_time.unusable()
+    service.limits.take(f"refresh:{sign_in_id}", _REFRESHES)
     pair = sign_ins.go_on(service, session, body.refresh_token)
     if pair is None:  # answered, not raised: that a token came twice must be committed
         return problem_response(request, "token_unusable", str(one_time.unusable()))
@@ -140,9 +149,7 @@ def logout(
 
 
 @router.get("/v1/me")
-def read_me(
-    identity: Annotated[Identity, allowed("seller", "reviewer", "admin", "service")], session: SessionDep
-) -> Account:
+def read_me(identity: Anyone, session: SessionDep) -> Account:
     """One's own account."""
     return Account.model_validate(user_of(session, identity))
 
@@ -156,31 +163,6 @@ def rename_me(body: Rename, identity: Person, service: ServiceDep, session: Sess
     return Account.model_validate(user)
 
 
-@router.get("/v1/me/export")
-def export_me(identity: Person, session: SessionDep) -> Export:
-    """Everything that is stored about oneself, but for hashes of passwords and tokens."""
-    user = user_of(session, identity)
-    return Export(account=Account.model_validate(user), tables=rows_of(session, user.id))
-
-
-@router.post(
-    "/v1/me/delete",
-    status_code=204,
-    dependencies=[PASSWORD_TURN],
-    responses=responses("last_admin", "sign_in_failed", "too_many_requests"),
-)
-def delete_me(
-    request: Request, body: Confirmation, identity: Person, service: ServiceDep, session: SessionDep
-) -> Response:
-    """Delete one's own account: what tells who one was is removed, and nobody can sign in with it again."""
-    _confirm(service, request, identity, body.password)
-    user = user_of(session, identity)
-    keep_an_admin(session, user)
-    audit(session, identity, "user.deleted", user.id)
-    anonymise(service, session, user)
-    return Response(status_code=204)
-
-
 @router.post(
     "/v1/password",
     status_code=204,
@@ -191,9 +173,9 @@ def change_password(
     request: Request, body: NewPassword, identity: Person, service: ServiceDep, session: SessionDep
 ) -> Response:
     """Change one's own password; all sign-ins end, this one too."""
-    _confirm(service, request, identity, body.old_password)
+    confirm(service, request, identity, body.old_password)
     hashed = service.passwords.hash(body.new_password)
-    user = user_of(session, identity)
+    user = user_of(session, identity, lock=True)
     _set_password(service, session, user, hashed)
     audit(session, identity, "user.password", user.id)
     return Response(status_code=204)
@@ -206,13 +188,14 @@ def change_password(
     responses=responses("password_unfit", "token_unusable", "too_many_requests"),
 )
 def reset_password(body: Reset, service: ServiceDep, session: SessionDep) -> Response:
-    """Set a password with a token that an administrator gave; all sign-ins end."""
+    """Set a password with a token that an administrator gave or that came by mail; all sign-ins end."""
     with service.database.reading() as looking:
-        one_time.find_token(looking, "password", body.token)
+        one_time.find_token(looking, body.token, "password", "mailed")
     hashed = service.passwords.hash(body.new_password)
-    row = one_time.find_token(session, "password", body.token)
+    row = one_time.find_token(session, body.token, "password", "mailed")
+    # The user first, as everywhere: who locks in another order waits for ever.
+    user = locked_user(session, row.user_id) if row.user_id else None
     one_time.use_token(session, row)
-    user = session.get(User, row.user_id)
     if user is None or user.disabled_at or user.deleted_at:
         raise one_time.unusable()
     _set_password(service, session, user, hashed)
@@ -243,12 +226,19 @@ def add_user(
     return user
 
 
-def user_of(session: Session, identity: Identity) -> User:
-    """The row of whoever calls."""
-    user = session.get(User, identity.user_id) if identity.user_id else None
+def user_of(session: Session, identity: Identity, *, lock: bool = False) -> User:
+    """The row of whoever calls; locked where it is going to be changed."""
+    user = None
+    if identity.user_id is not None:
+        user = locked_user(session, identity.user_id) if lock else session.get(User, identity.user_id)
     if user is None:
         raise not_found("account")
     return user
+
+
+def locked_user(session: Session, user_id: str) -> User | None:
+    """A user's row as it is now; nobody else changes it until this transaction ends."""
+    return session.get(User, user_id, with_for_update=True, populate_existing=True)
 
 
 def keep_an_admin(session: Session, user: User) -> None:
@@ -268,19 +258,6 @@ def keep_an_admin(session: Session, user: User) -> None:
         )
 
 
-def anonymise(service: Service, session: Session, user: User) -> None:
-    """Take everything that tells who a user is out of his row, end all his tokens and keys, and delete his
-    products, pictures and predictions; his judgements stay, without a name."""
-    erase_records_of(session, service, user.id)
-    user.email, user.name, user.password_hash = None, "deleted", None
-    user.deleted_at = user.disabled_at = now()
-    user.version += 1
-    session.execute(delete(OneTimeToken).where(OneTimeToken.user_id == user.id))
-    session.execute(delete(SignIn).where(SignIn.user_id == user.id))
-    session.execute(update(ApiKey).where(ApiKey.user_id == user.id).values(revoked_at=now()))
-    after_commit(session, lambda: service.identities.forget(user.id))
-
-
 def check_password(service: Service, request: Request, email: str, password: str, user: User | None) -> str | None:
     """Check a password, and count failures alike for accounts that exist and those that do not.
 
@@ -293,25 +270,33 @@ def check_password(service: Service, request: Request, email: str, password: str
     settings, limits = service.settings, service.limits
     here, anywhere = f"account:{email}:{address_of(request)}", f"account:{email}"
     limits.refuse_locked(here, settings.sign_in_failures)
-    limits.refuse_locked(anywhere, settings.sign_in_failures * _ANYWHERE)
+    if not limits.remembers(here):
+        limits.refuse_locked(anywhere, _ANYWHERE)
     right, renewed = service.passwords.check(password, user.password_hash if user else None)
     if not right:
-        limits.failed(here, settings.lockout_s)
-        limits.failed(anywhere, settings.lockout_s)
+        if limits.failed(here, settings.lockout_s) == settings.sign_in_failures:
+            limits.failed(anywhere, settings.lockout_s)
         raise _failed()
     limits.succeeded(here)
+    limits.succeeded(anywhere)
+    limits.remember(here)
     return renewed
 
 
-def _confirm(service: Service, request: Request, identity: Identity, password: str) -> None:
+def confirm(service: Service, request: Request, identity: Identity, password: str | None) -> None:
+    """See to it that it is he: by his password; who has none, by a sign-in at the issuer a moment ago."""
     with service.database.reading() as looking:
         user = user_of(looking, identity)
-    check_password(service, request, user.email or user.id, password, user)
+        sign_in = looking.get(SignIn, identity.sign_in_id) if password is None else None
+    if user.password_hash is None and sign_in is not None and now() - sign_in.created_at < _MOMENT:
+        return
+    check_password(service, request, user.email or user.id, password or "", user)
 
 
 def _set_password(service: Service, session: Session, user: User, hashed: str) -> None:
     user.password_hash = hashed
     user.version += 1
+    one_time.end_tokens(session, user.id)
     sign_ins.end(service, session, user.id)
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
+import structlog
 from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
@@ -18,14 +19,16 @@ from shelver.decide import Policy, Prediction, Predictions, Probabilities, polic
 from shelver.pipeline import Embedded, Prepared, available_cores
 from shelver.pipeline.classifier import Classifier
 from shelver.product import Product, text_of
-from shelver.service.batcher import N_PLACES, Batcher, BatchSeen, Places
-from shelver.service.decoding import Decoders, Picture
+from shelver.service.batcher import N_PLACES, N_SPARE, Batcher, BatchSeen, Places
+from shelver.service.decoding import Decoders, Picture, Source
 from shelver.service.payloads import MAX_TOP, AlternativeOut, AttributeOut, DecisionOut, Versions
 from shelver.service.repeats import Repeats
 
 if TYPE_CHECKING:
     from shelver.service.models import Loaded
 
+_TELL_S: Final = 1.0
+log = structlog.get_logger("shelver.service")
 _SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 
 
@@ -79,6 +82,10 @@ class Figures:
             registry=metrics,
             buckets=(0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0),
         )
+        self._refused = Counter(
+            "shelver_refused", "Requests that were not read: all places were taken.", ("route",), registry=metrics
+        )
+        self._n_refused, self._told_s = 0, -_TELL_S
         self._waiting = Gauge("shelver_queue_products", "Products that wait for a batch.", registry=metrics)
         self._held = Gauge("shelver_places_taken", "Products at work.", registry=metrics)
 
@@ -104,6 +111,15 @@ class Figures:
             waited.observe(seconds)
         batch.observe(seen.took_s)
 
+    def refused(self, route: str) -> None:
+        """Count a request that was not even read; a line a second says how many there were."""
+        self._refused.labels(route).inc()
+        self._n_refused += 1
+        now_s = time.monotonic()
+        if now_s - self._told_s > _TELL_S:
+            log.warning("refused, all places are taken", n=self._n_refused)
+            self._n_refused, self._told_s = 0, now_s
+
     def answer(self, answered: Answered) -> None:
         """Count an answer."""
         self._answers.labels(answered.policy, answered.said.outcome).inc()
@@ -120,31 +136,43 @@ class Answering:
         decoders: decode pictures before.
         figures: what /metrics tells.
         repeats: answers to requests that may be sent again.
-        callers: who signs in with what, as numbers; see `predict.Gate`.
+        callers: who signs in with what, as numbers; see `gate`.
+        n_inside: requests for predictions that have come whole and are not answered; see `gate`.
     """
 
     def __init__(
-        self, current: Callable[[], Loaded], metrics: CollectorRegistry, *, n_places: int = N_PLACES
+        self,
+        current: Callable[[], Loaded],
+        metrics: CollectorRegistry,
+        *,
+        repeats: Repeats | None = None,
+        n_places: int = N_PLACES,
     ) -> None:
         self.current = current
         self.figures = Figures(metrics)
         self.decoders = Decoders(available_cores())
-        self.repeats = Repeats()
-        self.callers: dict[int, str] = {}
+        self.repeats = repeats or Repeats()
+        self.callers: dict[int | None, str] = {}
+        self.n_inside = 0
+        self._closed = False
         self.batcher: Batcher[Asked, Answered] = Batcher(
-            self.answer_all, n_places=n_places, seen=self.figures.batch
+            self.answer_all, n_places=n_places, n_spare=N_SPARE, seen=self.figures.batch
         )
         self.figures.watch(self.batcher)
 
     def close(self) -> None:
-        """Answer what is at work, and end."""
+        """Answer what is at work, and end; once."""
+        if self._closed:
+            return
+        self._closed = True
         self.batcher.close()
         self.decoders.close()
+        self.repeats.close()
 
     async def answer(
         self,
         product: Product,
-        source: str | bytes | None,
+        source: Source | None,
         *,
         policy: str,
         top_n: int | None,
@@ -154,7 +182,7 @@ class Answering:
 
         Args:
             product: its texts.
-            source: its picture, encoded or as base64.
+            source: its picture, encoded or as base64, or why there is none.
             policy: name of the policy that decides.
             top_n: so many alternatives.
             places: of the caller.
@@ -166,7 +194,8 @@ class Answering:
         picture = None
         if source is not None:
             with self.figures.stage("decode"):
-                picture = await self.decoders.decode(source, self.current().classifier.image2emb)
+                image2emb = self.current().classifier.image2emb
+                picture = await self.decoders.decode(source, image2emb, caller=places.caller)
             product = replace(product, images=(picture.data,))
         answered = await places.submit(Asked(product, picture, policy, top_n))
         self.figures.answer(answered)

@@ -2,52 +2,75 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from typing import Final
 
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
-from starlette.middleware.body_limit import RequestBodyLimitMiddleware
+from sqlalchemy.exc import OperationalError
 
 from shelver import __version__
 from shelver.errors import ShelverError
 from shelver.service import (
     accounts,
     audit,
+    documentation,
     feedback,
+    jobs,
     keys,
+    mail,
     models,
+    openapi,
+    openid,
     operations,
+    personal,
     pictures,
     policies,
     predict,
     predictions,
     products,
     quality,
+    review,
     secret,
+    similar,
     taxonomy,
+    uploads,
     users,
 )
 from shelver.service.answering import Answering
+from shelver.service.body_limits import BodyLimits
 from shelver.service.champion import open_models
 from shelver.service.db import migrate, open_database
+from shelver.service.fetching import Fetching
+from shelver.service.gate import Gate
+from shelver.service.housekeeping import Housekeeping, parts_of
 from shelver.service.identity import Identities
+from shelver.service.issuer import issuer_of
 from shelver.service.limits import Limits
 from shelver.service.log import PredictionLog
-from shelver.service.openapi import describe_problems
+from shelver.service.lookalikes import Lookalikes
+from shelver.service.openapi import describe, operation_id
 from shelver.service.passwords import Passwords
-from shelver.service.pictures import PictureStore
-from shelver.service.predict import Gate
-from shelver.service.problems import handle_problems
+from shelver.service.problems import ServiceError, handle_problems
+from shelver.service.repeat_store import RepeatStore
+from shelver.service.repeats import Repeats
 from shelver.service.state import Service
+from shelver.service.storage import open_pictures
 from shelver.service.tokens import Tokens
+from shelver.service.waiting import Waiting
 from shelver.settings import ServiceSettings
 
 _ROUTERS: Final = (
     predict.router,  # first: routes are tried in this order
     operations.router,
+    openapi.router,
+    documentation.router,
     accounts.router,
+    openid.router,
+    personal.router,
+    mail.router,
     users.router,
     keys.router,
     audit.router,
@@ -56,9 +79,13 @@ _ROUTERS: Final = (
     pictures.router,
     feedback.router,
     quality.router,
+    review.router,
+    similar.router,
     models.router,
     taxonomy.router,
     policies.router,
+    jobs.router,
+    uploads.router,
 )
 
 
@@ -66,6 +93,7 @@ _ROUTERS: Final = (
 def opened(settings: ServiceSettings, metrics: CollectorRegistry) -> Iterator[Service]:
     """Everything that requests share, open as long as the block runs."""
     with ExitStack() as stack:
+        issuer = issuer_of(settings)
         settings.data.mkdir(parents=True, exist_ok=True, mode=0o700)
         database = stack.enter_context(open_database(secret.database_url(settings)))
         migrate(database.engine)
@@ -76,11 +104,30 @@ def opened(settings: ServiceSettings, metrics: CollectorRegistry) -> Iterator[Se
         # Models, log and batcher open here, in this order: what is opened last is closed first.
         models = stack.enter_context(open_models(settings, database))
         keep_days = settings.log_keep_days or None
-        log = stack.enter_context(PredictionLog(database, settings.data / "log", keep_days=keep_days))
-        operations.show_log(metrics, log)
-        answering = Answering(models.current, metrics)
+        waiting = Waiting(models.current, settings.review_below)
+        log = stack.enter_context(
+            PredictionLog(database, settings.data / operations.LOG, keep_days=keep_days, also=waiting.add)
+        )
+        answering = Answering(models.current, metrics, repeats=Repeats(RepeatStore(database, metrics)))
         stack.callback(answering.close)
-        yield Service(
+        fetching = Fetching(metrics, networks=settings.picture_networks, n_at_once=settings.picture_fetches)
+        stack.callback(fetching.close)
+        picture_store = open_pictures(settings, check=answering.decoders.processes.check)
+        batcher = answering.batcher
+        lookalikes = stack.enter_context(
+            Lookalikes(
+                database,
+                models.current,
+                picture_store,
+                busy=lambda: batcher.n_waiting > 0,
+                most=settings.similar_products,
+            )
+        )
+        hook = mail.mail_hook_of(settings, database, metrics)
+        if hook is not None:
+            stack.enter_context(hook)
+        stack.enter_context(Housekeeping(parts_of(settings, database, picture_store), metrics))
+        service = Service(
             settings=settings,
             database=database,
             metrics=metrics,
@@ -90,9 +137,16 @@ def opened(settings: ServiceSettings, metrics: CollectorRegistry) -> Iterator[Se
             limits=Limits(),
             models=models,
             log=log,
-            pictures=PictureStore(settings.data / "pictures"),
+            pictures=picture_store,
             answering=answering,
+            fetching=fetching,
+            waiting=waiting,
+            lookalikes=lookalikes,
+            issuer=issuer,
+            mail=hook,
         )
+        metrics.register(operations.Shown(service))
+        yield service
 
 
 def create_app(settings: ServiceSettings) -> FastAPI:
@@ -100,28 +154,39 @@ def create_app(settings: ServiceSettings) -> FastAPI:
     metrics = CollectorRegistry()
 
     @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Service]]:
         with ExitStack() as stack:
             try:
                 app.state.service = stack.enter_context(opened(settings, metrics))
+            except OperationalError as error:
+                app.state.refused = ServiceError(
+                    "database_unavailable",
+                    "a database that does not answer",
+                    allowed="one that runs, under the URL of --database or SHELVER_SERVICE_DATABASE",
+                    remedy="Start it, or mend the URL; then start the service again.",
+                )
+                raise app.state.refused from error
             except ShelverError as error:
                 app.state.refused = error  # for whoever started the server
                 raise
-            yield
+            yield {"service": app.state.service}  # the server looks at it before a request is read
+            # Who is at work still needs this loop to end.
+            await asyncio.to_thread(app.state.service.answering.close)
 
     app = FastAPI(
         title="shelver",
         version=__version__,
         description="Puts every product on the right shelf.",
         lifespan=lifespan,
-        docs_url=None,
-        redoc_url=None,
+        redirect_slashes=False,
+        openapi_url=None,  # `openapi` and `documentation` have routes of their own
+        generate_unique_id_function=operation_id,
     )
     handle_problems(app)
+    app.add_middleware(BodyLimits, max_bytes=settings.body_max_bytes)
     app.add_middleware(Gate)
-    app.add_middleware(RequestBodyLimitMiddleware, max_body_size=settings.body_max_bytes)
     app.add_middleware(operations.Requests, metrics=metrics)  # the last added is the outermost
     for router in _ROUTERS:
         app.include_router(router)
-    describe_problems(app)
+    describe(app)
     return app

@@ -24,6 +24,8 @@ from shelver.service.problems import ServiceError
 MAX_BATCH: Final = 32
 MAX_WAIT_MS: Final = 5.0
 N_PLACES: Final = 64
+N_SPARE: Final = 16
+"""Beyond these: places that are held while a picture is decoded cannot be taken from anybody."""
 LATELY_S: Final = 0.1
 """For so long the size of the last batch says how many may come again."""
 
@@ -93,6 +95,7 @@ class Batcher(Generic[Item, Answer]):
         max_batch: int = MAX_BATCH,
         max_wait_ms: float = MAX_WAIT_MS,
         n_places: int = N_PLACES,
+        n_spare: int = 0,
         n_workers: int = 1,
         seen: Callable[[BatchSeen], None] | None = None,
     ) -> None:
@@ -104,10 +107,12 @@ class Batcher(Generic[Item, Answer]):
             max_batch: so many items are answered at once, at most.
             max_wait_ms: so long a worker waits for others, at most, and only where several came lately.
             n_places: how many items may be at work at a time.
+            n_spare: so many more, of callers who have none at work.
             n_workers: threads that call `answer`.
             seen: told of every batch, in the worker's thread.
         """
         self.n_places = n_places
+        self._n_spare = n_spare
         self.max_batch = max_batch
         self._answer = answer
         self._max_wait_s = max_wait_ms / 1000
@@ -138,13 +143,14 @@ class Batcher(Generic[Item, Answer]):
     def has_room(self, caller: str) -> bool:
         """Whether a caller would get a place now; cheap enough to ask before anything is read of a request."""
         with self._changed:
-            return self._n_held < self.n_places or self._greedier_than(caller) is not None
+            return self._n_held < self._room(caller) or self._greedier_than(caller) is not None
 
     def reserve(self, caller: str, n: int = 1) -> Places[Item, Answer]:
         """Take places for what is going to be submitted; leave them with `with`.
 
-        Where all are taken, a caller who asks for one gets it from the caller who has most: the newest of those of
-        its items that still wait is refused instead, as long as it then has no fewer.
+        Where all are taken, a caller who asks for one and has none gets one of the spare ones. Else he gets it
+        from the caller who has most: the newest of those of its items that still wait is refused instead, as long
+        as it then has no fewer.
 
         Args:
             caller: who is asking; lines are by caller.
@@ -158,7 +164,7 @@ class Batcher(Generic[Item, Answer]):
         with self._changed:
             if self._closing:
                 raise StoppingError
-            if self._n_held + n > self.n_places:
+            if self._n_held + n > self._room(caller, n):
                 greedy = self._greedier_than(caller) if n == 1 else None
                 if greedy is None:
                     raise BusyError(self.n_places)
@@ -224,6 +230,10 @@ class Batcher(Generic[Item, Answer]):
                 del self._held[caller]
             if self._closing:
                 self._changed.notify_all()
+
+    def _room(self, caller: str, n: int = 1) -> int:
+        """How many places there are for a caller."""
+        return self.n_places + (self._n_spare if n == 1 and not self._held[caller] else 0)
 
     def _greedier_than(self, caller: str) -> str | None:
         """The one with most places among those who wait, where `caller` with one more has no more than it."""

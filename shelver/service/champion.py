@@ -1,7 +1,8 @@
 """The model that answers.
 
-`Models.current()` is one reference that is read without a lock. A swap opens the next model beside it and then
-replaces the reference: a batch that has begun ends on the model that it took.
+`Models.current()` is one reference that is read without a lock. A swap replaces it: a batch that has begun ends on
+the model that it took. The models that may answer next, the challenger and the previous one, are open already
+where memory allows; another one is opened and warmed before anything changes.
 """
 
 from __future__ import annotations
@@ -9,8 +10,8 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -19,77 +20,29 @@ from pydantic import ValidationError
 from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
-from shelver.decide import Policy, policies_of, policy_named
-from shelver.decide.attributes import check_rules
-from shelver.decide.plan import plan_of
-from shelver.decide.policies import DEFAULT
+from shelver.decide import Policy, policies_of
 from shelver.errors import ConfigError
 from shelver.library import Aliases, ModelStore
 from shelver.pipeline import Classifier
 from shelver.product import Product
-from shelver.registry import Manifest
 from shelver.service.db import Database
+from shelver.service.loaded import Loaded
+from shelver.service.preload import Preloader
 from shelver.service.problems import ServiceError
+from shelver.service.storage import open_store
 from shelver.service.tables.models import StoredPolicy
 from shelver.settings import ServiceSettings
-from shelver.taxonomy import Taxonomy
 
-POLL_S: Final = 1.0
+__all__ = ["IMPORT", "POLL_S", "Loaded", "Models", "open_models"]
+
+POLL_S: Final = 0.5
 """How often a server looks whether another one has promoted a model or changed a policy."""
 RETRY_S: Final = 30.0
 IMPORT: Final = "import"
-STORE: Final = "models"
 _STARTER: Final = "the start of the service"
 _REVISIONS: Final = select(StoredPolicy.name, StoredPolicy.revision)
 _BODIES: Final = select(StoredPolicy.name, StoredPolicy.revision, StoredPolicy.body)
 log = structlog.get_logger("shelver.service")
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class Loaded:
-    """A model that answers, and what belongs to it. A request takes it once and uses nothing else.
-
-    Attributes:
-        classifier: the open model.
-        manifest: what its folder says of itself.
-        folder: where it lies.
-        policies: by name: those of the folder, and before them those of the service.
-    """
-
-    classifier: Classifier
-    manifest: Manifest
-    folder: Path
-    policies: Mapping[str, Policy]
-
-    @property
-    def model_version(self) -> str:
-        return self.classifier.model_version
-
-    @property
-    def taxonomy(self) -> Taxonomy:
-        return self.classifier.taxonomy
-
-    @property
-    def taxonomy_version(self) -> str:
-        return self.manifest.taxonomy_version
-
-    def policy(self, name: str | None = None) -> Policy:
-        """A policy by its name; the default one where none is named.
-
-        Raises:
-            ConfigError: none has this name.
-        """
-        return policy_named(name if name is not None else DEFAULT, self.policies)
-
-    def check(self, policy: Policy) -> None:
-        """See to it that a policy fits this model.
-
-        Raises:
-            ConfigError: it names a node or an attribute that the model does not have.
-        """
-        stage = self.classifier.prob2pred
-        plan_of(policy, stage.groups)
-        check_rules(policy, stage.attributes)
 
 
 class Models:
@@ -101,7 +54,13 @@ class Models:
     """
 
     def __init__(
-        self, store: ModelStore, database: Database, imports: Path, *, threads: int | None = None
+        self,
+        store: ModelStore,
+        database: Database,
+        imports: Path,
+        *,
+        threads: int | None = None,
+        preload_max_bytes: int = 0,
     ) -> None:
         self.store = store
         self.imports = imports
@@ -111,6 +70,10 @@ class Models:
         self._kept: dict[str, tuple[str, Policy]] = {}
         self._problem: str | None = None
         self._changing = threading.Lock()
+        self._reading = threading.Lock()
+        self._preload_max_bytes = preload_max_bytes
+        self._ahead: Preloader[Loaded] = Preloader(self._open, self._wanted)
+        self._stale_since: float | None = None
         self._stop = threading.Event()
         self._follower = threading.Thread(target=self._follow, name="shelver-models", daemon=True)
 
@@ -136,19 +99,48 @@ class Models:
         return self.current().policy(name)
 
     def fresh(self) -> bool:
-        """Whether the champion answers, and not one that it should have replaced."""
-        return self._current is not None and self._problem is None
+        """Whether the champion answers, and not one that it should have replaced long ago."""
+        return self._current is not None and self._problem is None and self.stale_s < RETRY_S
+
+    @property
+    def n_ready(self) -> int:
+        """Models that are open beside the one that answers."""
+        return self._ahead.n_ready
+
+    @property
+    def stale_s(self) -> float:
+        """For how long the champion has been another one than the model that answers."""
+        since = self._stale_since
+        return 0.0 if since is None else time.monotonic() - since
 
     def prepare(self, version: str) -> Loaded:
-        """Hash, open and warm a registered model, which answers nobody yet.
+        """A registered model, hashed, open and warm, which answers nobody yet.
 
         Raises:
             ModelError: it is not registered, or no longer what was registered.
         """
+        # Also where it is open already: after a restart it would have to be opened from the disk.
+        self.store.verified(version)
+        return self._ahead.opened(version)
+
+    def _open(self, version: str) -> Loaded:
         folder, manifest = self.store.verified(version)
         classifier = Classifier.open(folder, threads=self._threads, verify=False)
         classifier([Product("first", title="The first answer is the slowest one")])
-        return Loaded(classifier, manifest, folder, self._merged(folder))
+        own = policies_of(folder)
+        return Loaded(classifier, manifest, folder, own, self._merged(own))
+
+    def _wanted(self) -> list[str]:
+        """Which models are opened ahead: those that may answer next, as long as their files are not too large."""
+        aliases, left, wanted = self.store.aliases(), self._preload_max_bytes, list[str]()
+        for version in (aliases.previous, aliases.challenger):
+            if version is None or version in (aliases.champion, *wanted):
+                continue
+            found = self.store.find(version)
+            if found is not None and found.n_bytes <= left:
+                left -= found.n_bytes
+                wanted.append(version)
+        return wanted
 
     def misfits(self, loaded: Loaded) -> dict[str, str]:
         """The service's own policies that do not fit a model, and why."""
@@ -180,13 +172,9 @@ class Models:
         """
         with self._changing:
             if self.store.aliases().previous != loaded.model_version:
-                raise ServiceError(
-                    "conflict",
-                    f"model {loaded.model_version} is no longer the previous one",
-                    allowed="one change of the champion at a time",
-                    remedy="Look at the models, and try again.",
-                )
-            aliases = self.store.roll_back(by=by, verify=False)
+                raise _another_one(loaded)
+            # Another server may be quicker still; then the store refuses.
+            aliases = self.store.roll_back(by=by, verify=False, expected=loaded.model_version)
             self._show(loaded)
         return aliases
 
@@ -196,29 +184,41 @@ class Models:
         Raises:
             SQLAlchemyError: the database does not answer.
         """
-        with self._changing, self._database.reading() as session:
+        # One reads at a time, so that nobody puts back what is older.
+        with self._reading:
+            kept = self._policies_read()
+            if kept is not None:
+                with self._changing:
+                    self._kept = kept
+                    if self._current is not None:
+                        self._current = replace(self._current, policies=self._merged(self._current.own))
+
+    def _policies_read(self) -> dict[str, tuple[str, Policy]] | None:
+        with self._database.reading() as session:
             rows = dict(session.execute(_REVISIONS).all())
             if rows == {name: revision for name, (revision, _) in self._kept.items()}:
-                return
-            found = session.execute(_BODIES)
-            kept: dict[str, tuple[str, Policy]] = {}
-            for name, revision, body in found:
-                known = self._kept.get(name)
-                if known is not None and known[0] == revision:
-                    kept[name] = known
-                    continue
-                try:
-                    kept[name] = revision, Policy.model_validate_json(body)
-                except ValidationError as error:
-                    log.error("policy unreadable", policy=name, fields=[one["loc"] for one in error.errors()])
-            self._kept = kept
-            if self._current is not None:
-                self._current = replace(self._current, policies=self._merged(self._current.folder))
+                return None
+            found = session.execute(_BODIES).all()
+        kept: dict[str, tuple[str, Policy]] = {}
+        for name, revision, body in found:
+            known = self._kept.get(name)
+            if known is not None and known[0] == revision:
+                kept[name] = known
+                continue
+            try:
+                kept[name] = revision, Policy.model_validate_json(body)
+            except ValidationError as error:
+                log.error("policy unreadable", policy=name, fields=[one["loc"] for one in error.errors()])
+        return kept
 
     def policies_changed(self) -> None:
         """As `read_policies`, after a commit; where the database has just gone away, the next look will do."""
-        with suppress(SQLAlchemyError):
+        try:
             self.read_policies()
+        except SQLAlchemyError:  # /readyz tells
+            pass
+        except Exception:  # what was committed stays so, and a follower that ends would follow nobody
+            log.exception("policies cannot be read")
 
     def start(self, model: Path | None) -> None:
         """Open the champion, and follow it; a store without one begins with `model`.
@@ -235,6 +235,7 @@ class Models:
         elif champion is not None:
             log.info("the champion answers", champion=champion, given=model.name if model is not None else None)
             self._try_to_catch_up()
+        self._ahead.start()
         self._follower.start()
 
     def close(self) -> None:
@@ -242,24 +243,32 @@ class Models:
         self._stop.set()
         if self._follower.is_alive():
             self._follower.join(timeout=10)
+        self._ahead.close()
 
-    def _merged(self, folder: Path) -> dict[str, Policy]:
-        return {**policies_of(folder), **{name: policy for name, (_, policy) in self._kept.items()}}
+    def _merged(self, own: Mapping[str, Policy]) -> dict[str, Policy]:
+        return {**own, **{name: policy for name, (_, policy) in self._kept.items()}}
 
     def _show(self, loaded: Loaded) -> None:
-        # Policies may have changed while it was opened.
-        self._current = replace(loaded, policies=self._merged(loaded.folder))
-        self._problem = None
+        # Policies may have changed since it was opened.
+        before = self._current
+        self._current = replace(loaded, policies=self._merged(loaded.own))
+        self._problem = self._stale_since = None
+        # It is the previous one now, most often.
+        self._ahead.keep(before)
         log.info("model answers", model_version=loaded.model_version, taxonomy_version=loaded.taxonomy_version)
 
     def _catch_up(self) -> None:
-        """Open the champion where another model answers."""
-        champion = self.store.aliases().champion
-        current = self._current
-        if champion is None or (current is not None and current.model_version == champion):
-            self._problem = None
-            return
-        loaded = self.prepare(champion)
+        """Let the champion answer where another model does."""
+        with self._changing:  # in the midst of a promotion the aliases are ahead of what answers
+            champion = self.store.aliases().champion
+            current = self._current
+            if champion is None or (current is not None and current.model_version == champion):
+                self._problem = self._stale_since = None
+                return
+        if self._stale_since is None:
+            self._stale_since = time.monotonic()
+        # One that is open was hashed when it was opened, and again by the server that promoted it.
+        loaded = self._ahead.opened(champion)
         with self._changing:
             # While it was opened, a request may have promoted another.
             if self.store.aliases().champion == champion:
@@ -276,11 +285,26 @@ class Models:
         stamp: object = None
         tried = 0.0
         while not self._stop.wait(POLL_S):
-            self.policies_changed()
-            found = self.store.stamp()
+            try:
+                found = self.store.stamp()
+            except Exception as error:  # a follower that ends would follow nobody
+                self._problem = str(error)
+                log.error("models cannot be read", error=self._problem)
+                continue
             if found != stamp or (self._problem is not None and time.monotonic() - tried > RETRY_S):
                 stamp, tried = found, time.monotonic()
                 self._try_to_catch_up()
+                self._ahead.look()
+            self.policies_changed()
+
+
+def _another_one(loaded: Loaded) -> ServiceError:
+    return ServiceError(
+        "conflict",
+        f"model {loaded.model_version} is no longer the previous one",
+        allowed="one change of the champion at a time",
+        remedy="Look at the models, and try again.",
+    )
 
 
 @contextmanager
@@ -292,7 +316,13 @@ def open_models(settings: ServiceSettings, database: Database) -> Iterator[Model
     """
     imports = settings.data / IMPORT
     imports.mkdir(parents=True, exist_ok=True)
-    models = Models(ModelStore(settings.data / STORE), database, imports, threads=settings.threads)
+    models = Models(
+        open_store(settings),
+        database,
+        imports,
+        threads=settings.threads,
+        preload_max_bytes=settings.preload_max_bytes,
+    )
     try:
         models.start(settings.model)
         yield models

@@ -6,12 +6,15 @@ One request is one transaction, committed before the answer leaves. What only re
 from __future__ import annotations
 
 import sqlite3
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Final
 
+import structlog
 from fastapi import Depends, Request
 from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.engine import URL, make_url
@@ -19,11 +22,38 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 from sqlalchemy.orm import Session
 
 from shelver.errors import ConfigError, MissingExtraError
+from shelver.service.drivers import lock_migration, server_engine, with_driver
 
 WAIT_S: Final = 10
 """How long a statement waits for another writer, or for a free connection."""
+PULSE_S: Final = 2.0
 _READS: Final = {"GET", "HEAD", "OPTIONS"}
 _AFTERWARDS: Final = "shelver_afterwards"
+_MIGRATIONS: Final = Path(__file__).parent / "migrations"
+_BEGIN: Final = "shelver_begin"
+_log = structlog.get_logger("shelver.service")
+
+
+class Pulse:
+    """Asks one question at a time, in a thread that may hang."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._answer: Future[bool] | None = None
+
+    def felt(self, ask: Callable[[], bool]) -> bool:
+        """What `ask` says; False where it takes too long."""
+        with self._lock:
+            answer = self._answer
+            if answer is None or answer.done():
+                answer = self._answer = Future()
+                threading.Thread(
+                    target=lambda: answer.set_result(ask()), name="shelver-pulse", daemon=True
+                ).start()
+        try:
+            return answer.result(PULSE_S)
+        except TimeoutError:
+            return False
 
 
 @dataclass(frozen=True)
@@ -34,10 +64,12 @@ class Database:
         engine: begins transactions that only read.
         writer: the same connections; its transactions take SQLite's write lock at their first statement, since one
             that read before it writes would fail where another has written in between.
+        pulse: whether it answers.
     """
 
     engine: Engine
     writer: Engine
+    pulse: Pulse = field(default_factory=Pulse)
 
     @contextmanager
     def reading(self) -> Iterator[Session]:
@@ -51,11 +83,17 @@ class Database:
         with Session(self.writer, expire_on_commit=False) as session:
             yield session
             session.commit()
-            for action in session.info.pop(_AFTERWARDS, ()):
+        for action in session.info.pop(_AFTERWARDS, ()):
+            try:
                 action()
+            except Exception as error:  # what was committed is true all the same
+                _log.error("an action after a commit failed", error=type(error).__name__, exc_info=error)
 
     def answers(self) -> bool:
-        """Whether the database answers now."""
+        """Whether the database answers now; told within `PULSE_S`. Who asks while another does gets his answer."""
+        return self.pulse.felt(self._select_one)
+
+    def _select_one(self) -> bool:
         try:
             with self.engine.connect() as connection:
                 connection.execute(text("SELECT 1"))
@@ -65,7 +103,10 @@ class Database:
 
 
 def after_commit(session: Session, action: Callable[[], None]) -> None:
-    """Do something once the transaction is committed; not at all where it is not."""
+    """Do something once the transaction is committed; not at all where it is not.
+
+    An action that fails goes to the log, and the answer is that of the transaction.
+    """
     session.info.setdefault(_AFTERWARDS, []).append(action)
 
 
@@ -90,14 +131,14 @@ def open_database(url: str) -> Iterator[Database]:
     """
     engine = _engine(_url(url))
     try:
-        yield Database(engine, engine.execution_options(shelver_begin="BEGIN IMMEDIATE"))
+        yield Database(engine, engine.execution_options(**{_BEGIN: "BEGIN IMMEDIATE"}))
     finally:
         engine.dispose()
 
 
 def _url(url: str) -> URL:
     try:
-        return make_url(url)
+        return with_driver(make_url(url))
     except ArgumentError as error:
         raise _no_url() from error
 
@@ -110,18 +151,25 @@ def _no_url() -> ConfigError:
     )
 
 
-def _engine(url: URL) -> Engine:
+def _engine(url: URL, *, migrates: bool = False) -> Engine:
     try:
         if url.get_backend_name() != "sqlite":
-            return create_engine(url, pool_pre_ping=True, pool_recycle=1800, pool_timeout=WAIT_S)
-        engine = create_engine(url, connect_args={"timeout": WAIT_S}, pool_timeout=WAIT_S)
+            return server_engine(url, pool_timeout_s=WAIT_S, migrates=migrates)
+        begin = "BEGIN IMMEDIATE" if migrates else "BEGIN"
+        engine = create_engine(
+            url,
+            connect_args={"timeout": WAIT_S},
+            pool_timeout=WAIT_S,
+            hide_parameters=True,
+            execution_options={_BEGIN: begin},
+        )
     except NoSuchModuleError as error:
         raise _no_url() from error
     except ModuleNotFoundError as error:
         raise MissingExtraError(
             f"{url.drivername} needs {error.name}, not installed",
             allowed="a database whose driver is installed",
-            remedy=f"Run `pip install {error.name}`, or use SQLite.",
+            remedy="Run `pip install 'shelver[postgresql]'` or `'shelver[mariadb]'`, or use SQLite.",
         ) from error
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
@@ -136,45 +184,41 @@ def _prepare_sqlite(connection: sqlite3.Connection, _record: Any) -> None:
 
 
 def _begin_sqlite(connection: Connection) -> None:
-    connection.exec_driver_sql(connection.get_execution_options().get("shelver_begin", "BEGIN"))
+    connection.exec_driver_sql(connection.get_execution_options()[_BEGIN])
 
 
-def migrate(engine: Engine) -> None:
+def migrate(engine: Engine, to: str = "heads") -> None:
     """Bring a database to the tables of this version; of several servers that start at once, one does it.
+
+    A server that is killed meanwhile leaves nothing half done, or on MariaDB what the next one goes on from.
+
+    Args:
+        engine: of the database.
+        to: a revision; the newest by default.
 
     Raises:
         ConfigError: a newer shelver has changed the database.
     """
-    from alembic.operations import Operations
+    from alembic import command
+    from alembic.config import Config
     from alembic.runtime.migration import MigrationContext
-    from alembic.script import ScriptDirectory
     from alembic.util import CommandError
 
-    scripts = ScriptDirectory(str(Path(__file__).parent / "migrations"))
-    target = scripts.get_current_head() or "base"
-    with engine.execution_options(shelver_begin="BEGIN IMMEDIATE").begin() as connection:
-        _lock(connection)
-        context = MigrationContext.configure(
-            connection,
-            opts={
-                "fn": lambda found, _context: scripts._upgrade_revs(target, found),
-                "transactional_ddl": engine.dialect.name != "mysql",
-            },
-        )
-        try:
-            with Operations.context(context):
-                context.run_migrations()
-        except CommandError as error:
-            raise ConfigError(
-                f"a database of a newer version ({', '.join(context.get_current_heads())})",
-                allowed=f"a new one, or one up to version {target}",
-                remedy="Start the shelver that changed it, or restore a backup of before.",
-            ) from error
-
-
-def _lock(connection: Connection) -> None:
-    """Wait until no other server migrates; SQLite's transaction has the lock already."""
-    if connection.dialect.name == "postgresql":
-        connection.execute(text("SELECT pg_advisory_xact_lock(7435291)"))
-    elif connection.dialect.name in ("mysql", "mariadb"):
-        connection.execute(text("SELECT GET_LOCK('shelver_migration', 60)"))  # until the connection is closed
+    config = Config()
+    config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
+    patient = _engine(engine.url, migrates=True)
+    try:
+        with patient.begin() as connection:
+            lock_migration(connection)  # SQLite's transaction has the lock already
+            config.attributes["connection"] = connection
+            try:
+                command.upgrade(config, to)
+            except CommandError as error:
+                found = MigrationContext.configure(connection).get_current_heads()
+                raise ConfigError(
+                    f"a database of a newer version ({', '.join(found)})",
+                    allowed="a new one, or one of this version or before",
+                    remedy="Start the shelver that changed it, or restore a backup of before.",
+                ) from error
+    finally:
+        patient.dispose()

@@ -1,7 +1,7 @@
 """What arrives encoded: pictures as base64 or bytes, rows of numbers as base64.
 
-Pictures are decoded in threads, away from the event loop, within the limits of `shelver.images`. Processes that
-can be killed come later.
+Threads of their own take pictures out of base64, away from the event loop; processes that can be killed decode
+them.
 """
 
 from __future__ import annotations
@@ -10,21 +10,34 @@ import asyncio
 import base64
 import binascii
 import hashlib
-from collections.abc import Sequence
+from collections import OrderedDict, deque
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from shelver.pipeline import Embedding, Image2Emb
-from shelver.pipeline.image import Prepared
+from shelver.pipeline import Embedding, Image2Emb, Prepared
 from shelver.service.payloads import Encoding
+from shelver.service.picture_processes import LIMIT_S, PictureProcesses
 from shelver.service.problems import ServiceError
 
 MAX_PICTURE_BYTES: Final = 8 * 2**20
 _TYPES: Final = {"float32": "<f4", "float16": "<f2", "list": "<f4"}
+
+
+@dataclass(frozen=True, slots=True)
+class Unfetched:
+    """In place of a picture that was to be fetched: the code that says why there is none."""
+
+    code: str
+
+
+Source = str | bytes | Unfetched
+"""A picture as base64, as its bytes, or why there is none."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -33,49 +46,106 @@ class Picture:
 
     Attributes:
         data: its encoded bytes.
-        sha256: of them, in hex.
+        sha256: of them, in hex; None where there is no picture.
         looks: `Image2Emb.looks` that it was prepared for; None where the model uses no pictures.
         prepared: what the model sees, or the code that says why the picture cannot be used.
     """
 
     data: bytes
-    sha256: str
+    sha256: str | None
     looks: object
     prepared: Prepared | str | None
-
-    @classmethod
-    def of(cls, data: bytes, image2emb: Image2Emb | None) -> Picture:
-        """Decode a picture for a model."""
-        sha256 = hashlib.sha256(data).hexdigest()
-        if image2emb is None:
-            return cls(data, sha256, None, None)
-        return cls(data, sha256, image2emb.looks, image2emb.prepare(data))
+    _processes: PictureProcesses = field(repr=False)
 
     def seen_by(self, image2emb: Image2Emb) -> Prepared | str:
         """As a model sees it; decoded again where that is not the model it was decoded for."""
-        if self.prepared is None or self.looks != image2emb.looks:
-            return image2emb.prepare(self.data)
-        return self.prepared
+        if isinstance(self.prepared, str) or (self.prepared is not None and self.looks == image2emb.looks):
+            return self.prepared
+        return _prepared(self._processes, self.data, image2emb)
 
 
 class Decoders:
-    """Threads that decode pictures."""
+    """Threads that take pictures out of what was sent, and processes that decode them; used from one event loop.
 
-    def __init__(self, n_threads: int) -> None:
-        self._threads = ThreadPoolExecutor(n_threads, thread_name_prefix="shelver-picture")
+    Callers take turns: who sends many pictures, or such as take long, keeps nobody else waiting for all of them.
 
-    async def decode(self, source: str | bytes, image2emb: Image2Emb | None) -> Picture:
-        """A picture from base64 or bytes.
+    Args:
+        n: processes, one for each core that is to decode.
+        limit_s: for a picture; see `PictureProcesses`.
+    """
+
+    def __init__(self, n: int, *, limit_s: float = LIMIT_S) -> None:
+        self.processes = PictureProcesses(n, limit_s=limit_s)
+        # One more, so that a process need not wait for the next picture to be taken out of its base64.
+        self._n_free = n + 1
+        self._threads = ThreadPoolExecutor(n + 1, thread_name_prefix="shelver-picture")
+        self._lines: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
+
+    async def decode(self, source: Source, image2emb: Image2Emb | None, *, caller: str = "") -> Picture:
+        """A picture as a model sees it.
 
         Raises:
             ServiceError: it is too large, or no base64. A picture that cannot be decoded is no error.
         """
+        if isinstance(source, Unfetched):
+            return Picture(b"", None, None, source.code, self.processes)
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._threads, lambda: Picture.of(picture_bytes(source), image2emb))
+        await self._turn(caller, loop)
+        try:
+            work = self._threads.submit(self._decoded, source, image2emb)
+        except BaseException:
+            self._next()
+            raise
+        # Whoever leaves does not stop the thread: the turn lasts as long as that.
+        work.add_done_callback(lambda _: _soon(loop, self._next))
+        return await asyncio.wrap_future(work)
+
+    async def _turn(self, caller: str, loop: asyncio.AbstractEventLoop) -> None:
+        if self._n_free:
+            self._n_free -= 1
+            return
+        turn: asyncio.Future[None] = loop.create_future()
+        self._lines.setdefault(caller, deque()).append(turn)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                self._next()
+            raise
+
+    def _next(self) -> None:
+        """Give a turn to the first of the next caller's line; cancelled ones are skipped."""
+        while self._lines:
+            caller, line = self._lines.popitem(last=False)
+            turn = line.popleft()
+            if line:
+                self._lines[caller] = line  # behind all others
+            if not turn.done():
+                turn.set_result(None)
+                return
+        self._n_free += 1
+
+    def _decoded(self, source: str | bytes, image2emb: Image2Emb | None) -> Picture:
+        data = picture_bytes(source)
+        sha256 = hashlib.sha256(data).hexdigest()
+        if image2emb is None:
+            return Picture(data, sha256, None, None, self.processes)
+        return Picture(data, sha256, image2emb.looks, _prepared(self.processes, data, image2emb), self.processes)
 
     def close(self) -> None:
-        """End the threads."""
+        """End the threads and the processes."""
         self._threads.shutdown(wait=True, cancel_futures=True)
+        self.processes.close()
+
+
+def _soon(loop: asyncio.AbstractEventLoop, then: Callable[[], None]) -> None:
+    with suppress(RuntimeError):  # the loop is closed: nobody waits there
+        loop.call_soon_threadsafe(then)
+
+
+def _prepared(processes: PictureProcesses, data: bytes, image2emb: Image2Emb) -> Prepared | str:
+    seen = processes.prepare(data, image2emb.looks)
+    return seen if isinstance(seen, str) else Prepared(seen)
 
 
 def picture_bytes(source: str | bytes) -> bytes:

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any, Final
 
 from sqlalchemy import delete, insert, select
+from sqlalchemy.orm import Session
 
 from shelver.service.db import Database
+from shelver.service.tables.accounts import User
 from shelver.service.tables.records import NAME_CHARS, PredictionRow
+
+Also = Callable[[Session, Sequence["Entry"]], None]
+"""What else is written of entries, in the transaction that inserts them."""
 
 _DELETED_AT_ONCE: Final = 1000
 
@@ -52,25 +57,38 @@ class Entry:
     latency_ms: float
 
 
-def insert_entries(database: Database, entries: Sequence[Entry], *, again: bool = False) -> int:
-    """Insert entries in one transaction.
+_FIELDS: Final = tuple(field.name for field in fields(Entry))
+
+
+def insert_entries(
+    database: Database, entries: Sequence[Entry], *, again: bool = False, also: Also | None = None
+) -> int:
+    """Insert entries in one transaction, but for those of users who were deleted.
 
     Args:
         database: where to.
         entries: any number; of several with one id the last one counts.
         again: some may be there already; those are left as they are.
+        also: is called in the transaction with the entries that were inserted; raises nothing but database errors.
 
     Returns:
         How many were inserted.
     """
     rows = {entry.id: _row_of(entry) for entry in entries}
+    users = {entry.user_id for entry in entries if entry.user_id is not None}
     with database.writing() as session:
+        # Who was deleted while his entries waited is not written about again.
+        gone = select(User.id).where(User.id.in_(users), User.deleted_at.is_not(None))
+        erased = set(session.scalars(gone)) if users else set()
+        rows = {entry_id: row for entry_id, row in rows.items() if row["user_id"] not in erased}
         if again and rows:
             # Not every database can insert or ignore, and none says it as the others do.
             for entry_id in session.scalars(select(PredictionRow.id).where(PredictionRow.id.in_(rows))).all():
                 del rows[entry_id]
         if rows:
             session.execute(insert(PredictionRow), [*rows.values()])
+            if also is not None:
+                also(session, [*{entry.id: entry for entry in entries if entry.id in rows}.values()])
     return len(rows)
 
 
@@ -97,7 +115,8 @@ def can_be_read(database: Database) -> bool:
 
 def line_of(entry: Entry) -> str:
     """The entry as one line of JSON, ASCII."""
-    return json.dumps(asdict(entry) | {"at": entry.at.isoformat()})
+    said = {name: getattr(entry, name) for name in _FIELDS}  # asdict would copy all of it
+    return json.dumps(said | {"at": entry.at.isoformat()})
 
 
 def entry_of(line: str) -> Entry:

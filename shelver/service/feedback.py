@@ -8,11 +8,10 @@ see the mark, and does not get another chance to be drawn or spared by accepting
 from __future__ import annotations
 
 import random
-from datetime import datetime
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final
 
 from fastapi import APIRouter, Query
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import Field
 from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
 
@@ -20,57 +19,15 @@ from shelver.service.db import SessionDep
 from shelver.service.identity import Identity, allowed
 from shelver.service.paging import Moment, Paged, page_of
 from shelver.service.pictures import SEES_ALL
-from shelver.service.predictions import Name, Own, PredictionId, prediction_seen_by
+from shelver.service.predictions import Own, PredictionId, prediction_seen_by
 from shelver.service.problems import ServiceError, responses
 from shelver.service.products import checked_node, delete_products_of
+from shelver.service.record_payloads import Action, FeedbackIn, FeedbackPage, FeedbackRead, Name
 from shelver.service.state import Service, ServiceDep
 from shelver.service.tables.records import FeedbackRow, PredictionRow
 
-Action = Literal["accept", "correct", "reject"]
 _DRAW: Final = random.SystemRandom()
 router = APIRouter(tags=["feedback"])
-
-
-class FeedbackIn(BaseModel):
-    """A judgement: accept the decided node, correct it to another one, or reject it without knowing better."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    action: Action = Field(examples=["reject"])
-    node_id: Name | None = Field(default=None, description="The right node; only with `correct`.", examples=[None])
-    note: Annotated[str, StringConstraints(max_length=2000, pattern=r"^[^\x00]*$")] | None = None
-
-
-class FeedbackRead(BaseModel):
-    """A judgement as it is stored.
-
-    `node_before` is what the model had decided, `node_after` the label: the same where it was accepted, none where
-    it was rejected. `current` says whether it is the person's latest one.
-    """
-
-    id: str = Field(examples=["0f2c5b7e9a514f0ab3a6e1c1a7d0f1aa"])
-    prediction_id: str
-    user_id: str
-    at: datetime
-    action: Action
-    note: str | None
-    current: bool
-    product_id: str | None
-    node_before: str | None
-    node_after: str | None
-    confidence: float | None
-    outcome: str
-    policy: str
-    model_version: str
-    taxonomy_version: str = Field(description="The tree that the label was checked against.")
-    audit: bool | None = Field(description="Whether it was drawn for review; only reviewers are told.")
-
-
-class FeedbackPage(BaseModel):
-    """Some judgements, newest first."""
-
-    items: list[FeedbackRead]
-    next: str | None = Field(description="`after` of the next page; none where this is the last.")
 
 
 class FeedbackFilters(Paged):
@@ -98,38 +55,8 @@ def give_feedback(
     It replaces the person's earlier judgement, which stays as history. To correct to what was decided is to
     accept.
     """
-    assert identity.user_id is not None  # no rule above lets anybody else in
     prediction = prediction_seen_by(session, service, identity, prediction_id)
-    action, node_after = _judged(body, prediction)
-    tree = service.models.current().taxonomy if node_after is None else checked_node(service, node_after)
-    key = f"{prediction.id}/{identity.user_id}"
-    session.execute(
-        update(FeedbackRow).where(FeedbackRow.current_of == key).values(current_of=None),
-        execution_options={"synchronize_session": False},
-    )
-    row = FeedbackRow(
-        prediction_id=prediction.id,
-        user_id=identity.user_id,
-        role=identity.role,
-        action=action,
-        note=body.note,
-        current_of=key,
-        audit=action == "accept" and _drawn(session, service, prediction.id),
-        product_id=prediction.product_id,
-        predicted_at=prediction.at,
-        predicted_for=prediction.user_id,
-        node_before=prediction.node_id,
-        node_after=node_after,
-        confidence=prediction.confidence,
-        outcome=prediction.outcome,
-        policy=prediction.policy,
-        modality=prediction.modality,
-        model_version=prediction.model_version,
-        taxonomy_version=tree.version,
-    )
-    session.add(row)
-    session.flush()
-    return _read(row, identity)
+    return read_of(judge(session, service, identity, prediction, body), identity)
 
 
 @router.get(
@@ -146,7 +73,7 @@ def read_feedback(
     if identity.role not in SEES_ALL:
         rows = rows.where(FeedbackRow.user_id == identity.user_id)
     found = session.scalars(rows.order_by(FeedbackRow.at, FeedbackRow.id))
-    return [_read(row, identity) for row in found]
+    return [read_of(row, identity) for row in found]
 
 
 @router.get("/v1/feedback", summary="List judgements", responses=responses("invalid_input"))
@@ -170,7 +97,56 @@ def list_feedback(
     if filters.user_id is not None:
         rows = rows.where(FeedbackRow.user_id == filters.user_id)
     found, following = page_of(session, rows, FeedbackRow.at, FeedbackRow.id, filters)
-    return FeedbackPage(items=[_read(row, identity) for row in found], next=following)
+    return FeedbackPage(items=[read_of(row, identity) for row in found], next=following)
+
+
+def judge(
+    session: Session, service: Service, identity: Identity, prediction: PredictionRow, body: FeedbackIn
+) -> FeedbackRow:
+    """Store a person's judgement of a prediction that he may see; it is his current one.
+
+    Raises:
+        ServiceError: it says what cannot be, or names a node that the tree has not; nothing is stored then.
+    """
+    assert identity.user_id is not None  # no rule lets anybody else judge
+    action, node_after = _judged(body, prediction)
+    tree = service.models.current().taxonomy if node_after is None else checked_node(service, node_after)
+    key = key_of(prediction.id, identity.user_id)
+    session.execute(
+        update(FeedbackRow).where(FeedbackRow.current_of == key).values(current_of=None),
+        execution_options={"synchronize_session": False},
+    )
+    # What reviewers accept is no sample of what sellers accept.
+    may_be_drawn = action == "accept" and identity.role not in SEES_ALL
+    row = FeedbackRow(
+        prediction_id=prediction.id,
+        user_id=identity.user_id,
+        role=identity.role,
+        action=action,
+        note=body.note,
+        current_of=key,
+        audit=may_be_drawn and _drawn(session, service, prediction.id),
+        product_id=prediction.product_id,
+        predicted_at=prediction.at,
+        predicted_for=prediction.user_id,
+        node_before=prediction.node_id,
+        node_after=node_after,
+        confidence=prediction.confidence,
+        outcome=prediction.outcome,
+        policy=prediction.policy,
+        modality=prediction.modality,
+        model_version=prediction.model_version,
+        taxonomy_version=tree.version,
+    )
+    session.add(row)
+    session.flush()
+    service.waiting.judged(session, prediction, row)
+    return row
+
+
+def key_of(prediction_id: str, user_id: str) -> str:
+    """What stands in `current_of` of a person's current judgement of a prediction."""
+    return f"{prediction_id}/{user_id}"
 
 
 def erase_records_of(session: Session, service: Service, user_id: str) -> None:
@@ -209,13 +185,16 @@ def _unfit(received: str, allowed: str, remedy: str) -> ServiceError:
 def _drawn(session: Session, service: Service, prediction_id: str) -> bool:
     """Whether an accepted answer goes to review; drawn once for each prediction."""
     before = select(FeedbackRow.audit).where(
-        FeedbackRow.prediction_id == prediction_id, FeedbackRow.action == "accept"
+        FeedbackRow.prediction_id == prediction_id,
+        FeedbackRow.action == "accept",
+        FeedbackRow.role.not_in(SEES_ALL),
     )
     drawn = session.scalars(before).all()
     return any(drawn) if drawn else _DRAW.random() < service.settings.audit_share
 
 
-def _read(row: FeedbackRow, identity: Identity) -> FeedbackRead:
+def read_of(row: FeedbackRow, identity: Identity) -> FeedbackRead:
+    """A judgement as it is shown to somebody."""
     return FeedbackRead.model_validate(
         {name: getattr(row, name) for name in FeedbackRead.model_fields if name not in ("current", "audit")}
         | {"current": row.current_of is not None, "audit": row.audit if identity.role in SEES_ALL else None}

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, cast, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, cast
 
 from fastapi import Depends, Request, Security
+from fastapi.dependencies.models import Dependant
 from fastapi.security import APIKeyHeader, OAuth2PasswordBearer
 from sqlalchemy import select
-from sqlalchemy.exc import OperationalError
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.concurrency import run_in_threadpool
 
+from shelver.service.account_payloads import Role as Role
 from shelver.service.db import Database
+from shelver.service.drivers import DOWN
 from shelver.service.problems import ServiceError
 from shelver.service.tables.accounts import ApiKey, SignIn, User
 from shelver.service.tables.declarative import now
@@ -26,10 +28,8 @@ from shelver.settings import ServiceSettings
 if TYPE_CHECKING:
     from shelver.service.state import Service
 
-Role = Literal["seller", "reviewer", "admin", "service", "public"]
-"""`public` is anybody; no account has it."""
-ROLES: Final[tuple[Role, ...]] = get_args(Role)
 _FRESH_S: Final = 5.0
+_PATIENCE_S: Final = 1.0
 _KEPT: Final = 20_000
 
 
@@ -86,18 +86,45 @@ class Identities:
         self._lock = threading.Lock()
         self._known: OrderedDict[str, _Known] = OrderedDict()
         self._changes = 0
+        self._asking: dict[tuple[str, int], asyncio.Task[_Known | None]] = {}
+        self._hangs_until = 0.0
 
     def recent(self, token: str) -> _Known | None:
         """What is known of a key's hash or a sign-in's id, if it was asked a moment ago."""
         known = self._known.get(token)
         return known if known is not None and time.monotonic() - known.asked < _FRESH_S else None
 
+    async def asked(self, token: str, via: Literal["password", "key"]) -> _Known | None:
+        """`ask`, once for all who want to know the same now. A database that hangs keeps nobody waiting who was
+        known before."""
+        name = token, self._changes  # after a change nobody gets what was asked before it
+        task = self._asking.get(name)
+        if task is None:
+            task = asyncio.create_task(run_in_threadpool(self.ask, token, via))
+            task.add_done_callback(lambda done: self._answered(name, done))
+            self._asking[name] = task
+        known = self._known.get(token)
+        if known is None or time.monotonic() - known.asked > self._stale_s:
+            return await asyncio.shield(task)
+        hangs = time.monotonic() < self._hangs_until
+        try:
+            return await asyncio.wait_for(asyncio.shield(task), 0 if hangs else _PATIENCE_S)
+        except TimeoutError:
+            if not hangs:
+                self._hangs_until = time.monotonic() + _FRESH_S
+            return known
+
+    def _answered(self, name: tuple[str, int], task: asyncio.Task[_Known | None]) -> None:
+        del self._asking[name]
+        if not task.cancelled():
+            task.exception()  # whoever waited has it, and often nobody did
+
     def ask(self, token: str, via: Literal["password", "key"]) -> _Known | None:
         """Ask the database; None where the token is unknown or revoked, or its user disabled."""
         changes = self._changes
         try:
             known = self._read(token, via)
-        except (OperationalError, PoolTimeoutError):
+        except DOWN:
             known = self._known.get(token)
             if known is None or time.monotonic() - known.asked > self._stale_s:
                 raise
@@ -201,9 +228,28 @@ def rule_of(dependency: Any) -> Rule | None:
     return rule if isinstance(rule, Rule) else None
 
 
+def rules_of(dependant: Dependant) -> list[Rule]:
+    """All rules that a route's dependencies declare; there must be one."""
+    found = []
+    for one in dependant.dependencies:
+        rule = rule_of(one.call)
+        found += ([] if rule is None else [rule]) + rules_of(one)
+    return found
+
+
 def _credential(authorization: str | None, key: str | None) -> str | None:
     scheme, _, value = (authorization or "").partition(" ")
     return value.strip() if scheme.lower() == "bearer" else key
+
+
+async def identify(request: Request) -> Identity:
+    """Who makes a request, before any route is looked for.
+
+    Raises:
+        ServiceError: a token that is not valid.
+    """
+    headers = request.headers
+    return await _identify(request, _credential(headers.get("Authorization"), headers.get("X-API-Key")))
 
 
 async def _identify(request: Request, credential: str | None) -> Identity:
@@ -221,7 +267,7 @@ async def _identify(request: Request, credential: str | None) -> Identity:
         token = access.sign_in_id
     known = service.identities.recent(token)
     if known is None:
-        known = await run_in_threadpool(service.identities.ask, token, via)
+        known = await service.identities.asked(token, via)
     if (
         known is None
         or (known.ends is not None and known.ends <= now().timestamp())

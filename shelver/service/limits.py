@@ -32,6 +32,7 @@ class Limits:
         self._lock = threading.Lock()
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()  # what is left, and when that was
         self._failures: OrderedDict[str, tuple[int, float]] = OrderedDict()  # how many, forgotten when
+        self._known: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
     def take(self, key: str, per_minute: int, *, n: int = 1) -> None:
         """Count n requests of a caller, who may make so many a minute, all at once if he likes.
@@ -43,11 +44,13 @@ class Limits:
             at = self._clock()
             left, since = self._buckets.pop(key, (float(per_minute), at))
             left = min(per_minute, left + (at - since) * per_minute / 60)
-            enough = left >= n
+            enough = left >= min(n, per_minute)  # more at once than there ever are: he waits for them afterwards
             self._buckets[key] = (left - n if enough else left, at)
             _shorten(self._buckets)
         if not enough:
-            raise _too_many(f"at most {per_minute} a minute", math.ceil((n - left) * 60 / per_minute))
+            raise _too_many(
+                f"at most {per_minute} a minute", math.ceil((min(n, per_minute) - left) * 60 / per_minute)
+            )
 
     def refuse_locked(self, key: str, failures: int) -> None:
         """Refuse a caller who has failed so often.
@@ -61,18 +64,35 @@ class Limits:
         if n >= failures and left_s > 0:
             raise _too_many(f"{failures} failures in a row", math.ceil(left_s))
 
-    def failed(self, key: str, lock_s: int) -> None:
-        """Count a failure; each is forgotten, with those before, when none came after it for `lock_s`."""
+    def failed(self, key: str, lock_s: int) -> int:
+        """Count a failure; each is forgotten, with those before, when none came after it for `lock_s`.
+
+        Returns:
+            How many there were, with this one.
+        """
         with self._lock:
             at = self._clock()
             n, until = self._failures.pop(key, (0, 0.0))
-            self._failures[key] = ((n if until > at else 0) + 1, at + lock_s)
+            n = (n if until > at else 0) + 1
+            self._failures[key] = (n, at + lock_s)
             _shorten(self._failures)
+        return n
 
     def succeeded(self, key: str) -> None:
         """Forget the failures."""
         with self._lock:
             self._failures.pop(key, None)
+
+    def remember(self, key: str) -> None:
+        """Keep a key in mind, as long as there is room."""
+        with self._lock:
+            self._known.pop(key, None)
+            self._known[key] = (0.0, 0.0)
+            _shorten(self._known)
+
+    def remembers(self, key: str) -> bool:
+        """Whether a key is in mind."""
+        return key in self._known
 
 
 def address_of(request: Request) -> str:

@@ -1,6 +1,7 @@
 """The log of predictions: each answer is written down by one thread, many in one transaction.
 
-`PredictionLog.write` returns at once. An entry is *safe* when it is in the database, or, while that is down, in a
+`PredictionLog.write` returns at once, and what it has taken outlives the process: it stands in a journal, which a
+loss of power may take. An entry is *safe* from that too when it is in the database, or, while that is down, in a
 file on disk (`shelver.service.spill`) from which it goes to the database when that is back. Either way it is
 stored once, by its id, also where a process is killed between the two.
 """
@@ -18,12 +19,12 @@ from pathlib import Path
 from typing import Final, Self
 
 import structlog
-from sqlalchemy import exc as sql_errors
 
 from shelver.service.db import Database
-from shelver.service.entries import Entry, can_be_read, delete_before, entry_of, insert_entries, line_of
+from shelver.service.drivers import DOWN
+from shelver.service.entries import Also, Entry, can_be_read, delete_before, entry_of, insert_entries, line_of
 from shelver.service.problems import ServiceError
-from shelver.service.spill import Spill
+from shelver.service.spill import Journal, Spill
 
 __all__ = ["GROUP", "MAX_WAITING", "WAIT_MS", "Entry", "LogFigures", "LogFullError", "PredictionLog"]
 
@@ -38,13 +39,7 @@ _RETRY_S: Final = 1.0
 _RETENTION_S: Final = 3600.0
 _ADOPT_S: Final = 60.0
 _REJECTED: Final = "rejected.txt"
-_DOWN: Final = (
-    sql_errors.OperationalError,
-    sql_errors.InterfaceError,
-    sql_errors.InternalError,
-    sql_errors.TimeoutError,
-    OSError,
-)
+_DOWN: Final = (*DOWN, OSError)
 _log = structlog.get_logger("shelver.service.log")
 
 
@@ -87,6 +82,7 @@ class PredictionLog:
         database: where the entries go.
         folder: where entries wait while it is down; processes may share one.
         keep_days: older entries are deleted; None keeps all.
+        also: what else is written of entries, in their transaction; see `insert_entries`.
         max_waiting: entries in memory at most.
     """
 
@@ -96,12 +92,16 @@ class PredictionLog:
         folder: Path,
         *,
         keep_days: float | None = None,
+        also: Also | None = None,
         max_waiting: int = MAX_WAITING,
     ) -> None:
         self._database = database
         self._folder = folder
         self._spill = Spill(folder)
+        self._journal = Journal(folder)
+        self._journal_works = True
         self._keep_days = keep_days
+        self._also = also
         self._max_waiting = max_waiting
         self._changed = threading.Condition()
         self._queue: deque[Entry] = deque()
@@ -148,9 +148,10 @@ class PredictionLog:
                 raise LogFullError(
                     "a log that was stopped" if self._stopping else f"{len(self._queue)} entries wait for the log"
                 )
+            self._n_written += 1
+            self._note(entry)
             self._queue.append(entry)
             self._ids.add(entry.id)
-            self._n_written += 1
             if len(self._queue) in (1, GROUP):
                 self._changed.notify_all()
             return self._n_written
@@ -184,6 +185,17 @@ class PredictionLog:
                 database_up=self._up,
             )
 
+    def _note(self, entry: Entry) -> None:
+        """Into the journal; where the disk does not take it, predictions go on all the same."""
+        try:
+            self._journal.write(line_of(entry), self._n_written)
+        except OSError as error:
+            if self._journal_works:
+                _log.warning("the log has no journal: what is killed now may lose entries", error=str(error))
+            self._journal_works = False
+        else:
+            self._journal_works = True
+
     def _run(self) -> None:
         while True:
             group = self._take()
@@ -196,10 +208,12 @@ class PredictionLog:
             except Exception:
                 _log.exception("neither the database nor the disk takes the log", folder=str(self._folder))
                 if self._stopping:  # the process must end all the same, and says what that costs
-                    _log.critical("entries of the log are lost", n=self._n_written - self._n_safe)
+                    _log.critical("entries of the log are left in the journal", n=self._n_written - self._n_safe)
                     break
                 time.sleep(_RETRY_S)
         self._spill.close()
+        with self._changed:
+            self._journal.close(keep=self._n_safe < self._n_written)
 
     def _take(self) -> list[Entry]:
         """The next group, which stays in the queue until it is safe; empty where there is other work."""
@@ -222,6 +236,7 @@ class PredictionLog:
             for _ in group:
                 self._ids.discard(self._queue.popleft().id)
             self._n_safe += len(group)
+            self._journal.safe(self._n_safe)
             if self._n_safe == self._n_written:
                 self._hurry = False
             self._changed.notify_all()
@@ -250,7 +265,7 @@ class PredictionLog:
             again: some of the group may be there already.
         """
         try:
-            self._n_stored += insert_entries(self._database, group, again=again)
+            self._n_stored += insert_entries(self._database, group, again=again, also=self._also)
         except Exception as error:
             if isinstance(error, _DOWN) or not can_be_read(self._database):
                 if self._up:

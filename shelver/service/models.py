@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter
 from fastapi.responses import FileResponse
-from pydantic import BaseModel, ConfigDict, Field
 
 from shelver.errors import InputError
-from shelver.library import Alias, Aliases, ModelStore, Registered
+from shelver.library import Aliases, ModelStore, Registered
 from shelver.service.audit import audit
 from shelver.service.champion import Loaded, Models, open_models
-from shelver.service.db import SessionDep
 from shelver.service.identity import Identity, allowed
+from shelver.service.model_payloads import ChangedOut, ModelOut, ModelsOut, RegisterIn
 from shelver.service.problems import ServiceError, not_found, responses
-from shelver.service.state import ServiceDep
+from shelver.service.state import Service, ServiceDep
 
 __all__ = ["Loaded", "Models", "open_models", "router"]
 
@@ -25,57 +23,6 @@ REPORT: Final = "report/report.json"
 router = APIRouter(prefix="/v1/models", tags=["models"])
 READERS: Final = [allowed("seller", "reviewer", "admin", "service")]
 Admin = Annotated[Identity, allowed("admin")]
-VERSION: Final = "4f9b093fc85d"
-"""In examples."""
-
-
-class ModelOut(BaseModel):
-    """A registered model."""
-
-    model_version: str = Field(examples=[VERSION])
-    aliases: list[Alias] = Field(description="What it is now.", examples=[["champion"]])
-    sha256: str = Field(description="Of its manifest, which holds those of its files.", examples=["5c" * 32])
-    taxonomy_version: str = Field(examples=["7d30f8442dcc0dd9"])
-    base: str | None = Field(description="The model that it was made from, if it was.", examples=[None])
-    source: str = Field(description="Name of the folder that it was copied from.", examples=["fashion-2"])
-    registered_at: datetime
-    registered_by: str = Field(examples=["0f2c5b7e9a514f0ab3a6e1c1a7d0f1aa"])
-    n_bytes: int = Field(examples=[37914624])
-    has_report: bool = Field(examples=[True])
-
-
-class ModelsOut(BaseModel):
-    """All models, the latest first."""
-
-    models: list[ModelOut]
-    revision: int = Field(description="Counts the changes of the aliases.", examples=[3])
-
-
-class RegisterIn(BaseModel):
-    """Which model to register."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    path: str = Field(
-        min_length=1,
-        max_length=500,
-        description="A model folder, from the import folder of the service on.",
-        examples=["fashion-2"],
-    )
-    model_version: str | None = Field(None, description="Refuse any other than this one.", examples=[VERSION])
-    challenger: bool = Field(False, description="Make it the challenger.", examples=[True])
-
-
-class ChangedOut(BaseModel):
-    """What is what after a change."""
-
-    champion: str | None = Field(examples=[VERSION])
-    challenger: str | None = Field(examples=[None])
-    previous: str | None = Field(examples=["c0ffee123456"])
-    revision: int = Field(examples=[4])
-    misfits: dict[str, str] = Field(
-        description="Policies of the service that do not fit the champion, and why.", examples=[{}]
-    )
 
 
 @router.get("", dependencies=READERS, summary="List the models")
@@ -94,7 +41,13 @@ def read_model(version: str, service: ServiceDep) -> ModelOut:
 
 
 @router.get(
-    "/{version}/report", dependencies=READERS, summary="Read a model's report", responses=responses("not_found")
+    "/{version}/report",
+    dependencies=READERS,
+    summary="Read a model's report",
+    responses={
+        200: {"content": {"application/json": {"example": {"n_products": 5000}}}},
+        **responses("not_found"),
+    },
 )
 def read_report(version: str, service: ServiceDep) -> FileResponse:
     """The report.json that came with the model."""
@@ -108,14 +61,13 @@ def read_report(version: str, service: ServiceDep) -> FileResponse:
 @router.post(
     "", status_code=201, summary="Register a model", responses=responses("invalid_input", "model_refused")
 )
-def register_model(body: RegisterIn, service: ServiceDep, identity: Admin, session: SessionDep) -> ModelOut:
+def register_model(body: RegisterIn, service: ServiceDep, identity: Admin) -> ModelOut:
     """Copy a model folder from the import folder, after it opened and answered in a process of its own."""
     store, by = service.models.store, identity.user_id or identity.name
     folder = _import_path(service.models.imports, body.path)
     found = store.register(folder, by=by, expected=body.model_version)
     detail = {"sha256": found.sha256, "source": found.source, "challenger": body.challenger}
-    audit(session, identity, "model.register", found.model_version, detail)
-    session.flush()
+    _note(service, identity, "model.register", found.model_version, detail)
     if body.challenger:
         store.challenge(found.model_version, by=by)
     return _out(store, found, store.aliases())
@@ -126,11 +78,10 @@ def register_model(body: RegisterIn, service: ServiceDep, identity: Admin, sessi
     summary="Promote a model",
     responses=responses("not_found", "model_refused", "policies_unfit"),
 )
-def promote_model(version: str, service: ServiceDep, identity: Admin, session: SessionDep) -> ChangedOut:
+def promote_model(version: str, service: ServiceDep, identity: Admin) -> ChangedOut:
     """Let a registered model answer; the champion becomes the previous one. It answers when this call returns, on
     other servers within about two seconds."""
     models = service.models
-    # The long part comes before the transaction.
     loaded = models.prepare(_found(models.store, version).model_version)
     misfits = models.misfits(loaded)
     if misfits:
@@ -141,15 +92,14 @@ def promote_model(version: str, service: ServiceDep, identity: Admin, session: S
             allowed="a model that all policies of the service fit",
             remedy="Change or delete these policies first: " + ", ".join(misfits) + ".",
         )
-    audit(session, identity, "model.promote", version, {"before": models.store.aliases().champion})
-    session.flush()
+    _note(service, identity, "model.promote", version, {"before": models.store.aliases().champion})
     return _changed(models.promote(loaded, by=identity.user_id or identity.name), misfits)
 
 
 @router.post(
     "/rollback", summary="Roll back", responses=responses("conflict", "no_previous_model", "model_refused")
 )
-def roll_back(service: ServiceDep, identity: Admin, session: SessionDep) -> ChangedOut:
+def roll_back(service: ServiceDep, identity: Admin) -> ChangedOut:
     """Let the previous model answer again; the champion becomes the previous one. Policies of the service that do
     not fit it do not keep it from answering; they are listed."""
     models = service.models
@@ -162,9 +112,15 @@ def roll_back(service: ServiceDep, identity: Admin, session: SessionDep) -> Chan
             remedy="Promote a registered model instead.",
         )
     loaded = models.prepare(aliases.previous)
-    audit(session, identity, "model.rollback", aliases.previous, {"before": aliases.champion})
-    session.flush()
+    _note(service, identity, "model.rollback", aliases.previous, {"before": aliases.champion})
     return _changed(models.roll_back(loaded, by=identity.user_id or identity.name), models.misfits(loaded))
+
+
+def _note(service: Service, identity: Identity, action: str, subject: str, detail: dict[str, Any]) -> None:
+    """Write into the audit, and commit, before the aliases change, which are not in the database: no change is
+    without its line, though a line may be without its change."""
+    with service.database.writing() as session:
+        audit(session, identity, action, subject, detail)
 
 
 def _found(store: ModelStore, version: str) -> Registered:

@@ -13,7 +13,8 @@ from shelver.service.tables.accounts import OneTimeToken, User
 from shelver.service.tables.declarative import now
 from shelver.service.tokens import ONE_TIME_PREFIX, hash_of, random_token
 
-Kind = Literal["first_admin", "password"]
+Kind = Literal["first_admin", "password", "mailed"]
+"""`password` comes from an administrator, `mailed` by mail: who asks for a mail must not end the other."""
 
 
 def make_token(session: Session, kind: Kind, *, user_id: str | None, lives_s: int) -> str:
@@ -25,14 +26,14 @@ def make_token(session: Session, kind: Kind, *, user_id: str | None, lives_s: in
     return token
 
 
-def find_token(session: Session, kind: Kind, token: str) -> OneTimeToken:
+def find_token(session: Session, token: str, *kinds: Kind) -> OneTimeToken:
     """The row of a token that can be used.
 
     Raises:
         ServiceError: it cannot.
     """
     row = session.scalar(select(OneTimeToken).where(OneTimeToken.hash == hash_of(token)))
-    if row is None or row.kind != kind or row.used_at is not None or row.expires_at <= now():
+    if row is None or row.kind not in kinds or row.used_at is not None or row.expires_at <= now():
         raise unusable()
     return row
 
@@ -48,6 +49,12 @@ def use_token(session: Session, row: OneTimeToken) -> None:
         raise unusable()
 
 
+def end_tokens(session: Session, user_id: str) -> None:
+    """End all tokens of a user that were not used."""
+    mine = update(OneTimeToken).where(OneTimeToken.user_id == user_id, OneTimeToken.used_at.is_(None))
+    session.execute(mine.values(used_at=now()))
+
+
 def has_admin(session: Session) -> bool:
     """Whether somebody administrates this installation."""
     return session.scalar(active_admins().limit(1)) is not None
@@ -55,7 +62,8 @@ def has_admin(session: Session) -> bool:
 
 def active_admins() -> Any:
     """Users who can administrate."""
-    return select(User.id).where(User.role == "admin", User.disabled_at.is_(None), User.deleted_at.is_(None))
+    admins = select(User.id).where(User.role == "admin", User.disabled_at.is_(None), User.deleted_at.is_(None))
+    return admins.order_by(User.id)  # who locks them does so in one order
 
 
 def unusable() -> ServiceError:

@@ -5,67 +5,44 @@ A log line never holds a token, a password, a query or a body.
 
 from __future__ import annotations
 
-import logging
 import re
-import sys
 import time
-from functools import partial
-from typing import Any, Final, Literal
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Final, Literal
 
 import structlog
 from fastapi import APIRouter, Request, Response
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from pydantic import BaseModel
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from shelver.service.identity import allowed
-from shelver.service.log import PredictionLog
+from shelver.service.logs import set_up_logs as set_up_logs
 from shelver.service.problems import MEDIA_TYPE, ServiceError, internal, problem_response, responses
-from shelver.service.state import ServiceDep
+from shelver.service.state import Service, ServiceDep
 from shelver.service.tables.declarative import new_id
 
 router = APIRouter(tags=["operations"])
+LOG: Final = "log"
+"""Folder in the data folder where the log of predictions waits for the database."""
 REQUEST_ID: Final = "X-Request-ID"
+HEADERS: Final = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
+"""Of every answer that says nothing else."""
 _SANE_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _TOO_LARGE: Final = "More than is read. Send less at once."
 _BUCKETS_S: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 log = structlog.get_logger("shelver.access")
 
 
-def set_up_logs(*, stream: Any = None) -> None:
-    """One JSON object a line on standard error, from now on; uvicorn's own lines too."""
-    out = stream or sys.stderr
-    shared: list[Any] = [
-        structlog.contextvars.merge_contextvars,
-        structlog.processors.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True, key="at"),
-    ]
-    structlog.configure(
-        processors=[
-            *shared,
-            structlog.processors.format_exc_info,
-            structlog.processors.JSONRenderer(),
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.WriteLoggerFactory(file=out),
-        cache_logger_on_first_use=False,
-    )
-    handler = logging.StreamHandler(out)
-    handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=shared,
-            processors=[
-                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                structlog.processors.format_exc_info,
-                structlog.processors.JSONRenderer(),
-            ],
-        )
-    )
-    root = logging.getLogger()
-    root.handlers[:] = [handler]
-    root.setLevel(logging.WARNING)
-    logging.getLogger("uvicorn").setLevel(logging.INFO)
+def request_id_from(given: str) -> str:
+    """The id of a request: what its caller calls it, as long as that may stand in a header and a log."""
+    return given if _SANE_ID.fullmatch(given) else new_id()
 
 
 class Requests:
@@ -82,8 +59,7 @@ class Requests:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        given = Headers(scope=scope).get(REQUEST_ID, "")
-        request_id = scope["request_id"] = given if _SANE_ID.fullmatch(given) else new_id()
+        request_id = scope["request_id"] = request_id_from(Headers(scope=scope).get(REQUEST_ID, ""))
         structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(request_id=request_id)
         began, status, too_large = time.perf_counter(), 0, False
@@ -101,12 +77,14 @@ class Requests:
                     too_large = True
                     return
                 headers[REQUEST_ID] = request_id
-                headers.setdefault("Cache-Control", "no-store")
-                headers.setdefault("X-Content-Type-Options", "nosniff")
+                for name, value in HEADERS.items():
+                    headers.setdefault(name, value)
             await send(message)
 
         try:
             await self._app(scope, receive, sending)
+        except ClientDisconnect:
+            pass  # nobody reads what is said to a caller who has left
         except Exception as error:  # the outermost frame of a request
             answer = internal(Request(scope), error)
             if not status:
@@ -134,11 +112,43 @@ class Requests:
         )
 
 
-def show_log(metrics: CollectorRegistry, log: PredictionLog) -> None:
-    """Let /metrics tell what the log of predictions does."""
-    for name in ("waiting", "stored", "spilled", "rejected"):
-        gauge = Gauge(f"shelver_log_{name}", f"Entries of the log of predictions: {name}.", registry=metrics)
-        gauge.set_function(partial(lambda field: getattr(log.figures(), field), f"n_{name}"))
+class Shown:
+    """What /metrics reads when somebody looks: the log of predictions, the models, the decoders of pictures."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    def collect(self) -> Iterator[Metric]:
+        """The figures of this moment."""
+        service = self._service
+        for name, value in asdict(service.log.figures()).items():
+            name = name.removeprefix("n_")
+            yield GaugeMetricFamily(f"shelver_log_{name}", f"Log of predictions: {name}.", float(value))
+        spill = sum(_size(path) for path in (service.settings.data / LOG).glob("*"))
+        yield GaugeMetricFamily("shelver_log_disk_bytes", "What waits on the disk for the database.", float(spill))
+        models = service.models
+        yield GaugeMetricFamily(
+            "shelver_model_stale_seconds", "For how long another model than the champion answers.", models.stale_s
+        )
+        yield GaugeMetricFamily("shelver_models_ready", "Models that are open beside it.", float(models.n_ready))
+        answers = GaugeMetricFamily(
+            "shelver_model", "The model that answers.", labels=["model_version", "taxonomy_version"]
+        )
+        with suppress(ServiceError):
+            loaded = models.current()
+            answers.add_metric([loaded.model_version, loaded.taxonomy_version], 1.0)
+        yield answers
+        replaced = service.answering.decoders.processes.n_replaced
+        yield CounterMetricFamily(
+            "shelver_decoders_replaced", "Picture decoders that hung or died.", float(replaced)
+        )
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:  # it went to the database just now
+        return 0
 
 
 class Health(BaseModel):
@@ -153,21 +163,23 @@ class Readiness(BaseModel):
     status: Literal["ready"] = "ready"
 
 
+@router.head("/healthz", dependencies=[allowed("public")], include_in_schema=False)
 @router.get("/healthz", dependencies=[allowed("public")])
 async def healthz() -> Health:
     """Whether the process is alive: nothing else is asked."""
     return Health()
 
 
+@router.head("/readyz", dependencies=[allowed("public")], include_in_schema=False)
 @router.get("/readyz", dependencies=[allowed("public")], responses=responses("not_ready"))
 def readyz(service: ServiceDep) -> Readiness:
-    """Whether requests can be answered: the database answers, and a model is loaded."""
+    """Whether requests can be answered: the database answers, the champion is loaded, the log can be written."""
     missing = [name for name, ready in service.checks().items() if not ready]
     if missing:
         raise ServiceError(
             "not_ready",
             f"not ready: {', '.join(missing)}",
-            allowed="a database that answers and a model that is loaded",
+            allowed="a database that answers, the champion loaded, a log that is written",
             remedy="Wait; if it lasts, see the log.",
             retry_after_s=5,
         )
@@ -178,7 +190,7 @@ def readyz(service: ServiceDep) -> Readiness:
     "/metrics",
     dependencies=[allowed("admin", "service")],
     response_class=Response,
-    responses={200: {"content": {"text/plain": {}}}},
+    responses={200: {"content": {"text/plain": {"example": 'shelver_requests_total{route="/v1/predict"} 12'}}}},
 )
 def metrics(service: ServiceDep) -> Response:
     """Counters for Prometheus, in its text format; a scraper calls with an API key as its bearer token."""

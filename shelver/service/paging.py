@@ -10,37 +10,18 @@ import base64
 import binascii
 import json
 from collections.abc import Sequence
-from datetime import UTC, datetime
-from typing import Annotated, Any, Final, NamedTuple, TypeVar
+from datetime import datetime
+from typing import Any, NamedTuple, TypeVar
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 from sqlalchemy import Select, and_, or_
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from shelver.service.problems import ServiceError
+from shelver.service.record_payloads import Moment as Moment
+from shelver.service.record_payloads import Paged as Paged
+from shelver.service.record_payloads import in_utc
 
-MAX_PAGE: Final = 200
 Row = TypeVar("Row")
-
-
-def _in_utc(moment: datetime) -> datetime:
-    """Raises ValueError where a database could not hold it in UTC."""
-    if not 1970 <= moment.year <= 9000:
-        raise ValueError("a moment from 1970 to 9000")
-    return moment.astimezone(UTC)
-
-
-Moment = Annotated[AwareDatetime, AfterValidator(_in_utc)]
-"""A moment with its zone, as a filter takes it."""
-
-
-class Paged(BaseModel):
-    """Which page of a list."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    limit: int = Field(default=50, ge=1, le=MAX_PAGE, description="Rows a page.")
-    after: str | None = Field(default=None, max_length=200, description="`next` of the page before.")
 
 
 class Place(NamedTuple):
@@ -58,7 +39,7 @@ def place_of(cursor: str) -> Place:
     """
     try:
         at, id_ = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
-        place = Place(_in_utc(datetime.fromisoformat(at)), str(id_))
+        place = Place(in_utc(datetime.fromisoformat(at)), str(id_))
         if not place.id.isalnum() or not place.id.isascii():
             raise ValueError("no id")
         return place

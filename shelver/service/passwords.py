@@ -9,6 +9,7 @@ import asyncio
 import os
 import sys
 import threading
+import unicodedata
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final
@@ -55,6 +56,7 @@ class Passwords:
         Raises:
             ServiceError: it is too short or too long.
         """
+        password = _composed(password)
         if not self._characters <= len(password) <= MAX_CHARACTERS:
             raise ServiceError(
                 "password_unfit",
@@ -71,6 +73,7 @@ class Passwords:
             password: as it was typed.
             hashed: None where there is no such user; checking takes as long all the same.
         """
+        password = _composed(password)
         if len(password) > MAX_CHARACTERS:
             password, hashed = "", None
         right, renewed = self._threads.submit(
@@ -113,6 +116,11 @@ async def password_turn(request: Request) -> AsyncIterator[None]:
 
 
 PASSWORD_TURN: Final = Depends(password_turn, scope="function")
+
+
+def _composed(password: str) -> str:
+    """One form of what keyboards write in two: an accent with its letter, or after it (RFC 8265)."""
+    return unicodedata.normalize("NFC", password)
 
 
 def _crowded() -> ServiceError:

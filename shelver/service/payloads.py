@@ -53,7 +53,8 @@ class ProductIn(TextIn):
     image_url: str | None = Field(
         default=None,
         max_length=4096,
-        description="Not fetched yet: a request with an address is refused. Send the picture itself.",
+        description="Where the picture is fetched from, if it does not come itself: http or https, a public host, "
+        "at most 8 MB within 4 seconds. `picture_error` says why it was not.",
         examples=[None],
     )
     product_id: str | None = Field(
@@ -166,7 +167,7 @@ class EmbedTextIn(_Body):
 
 
 class EmbedImageIn(_Body):
-    """Pictures of products as base64; null where there is none."""
+    """Pictures of products: base64, or addresses that begin with http; null where there is none."""
 
     images: list[str | None] = Field(min_length=1, max_length=MAX_PICTURES, examples=[[_PIXEL, None]])
     encoding: Encoding = "float32"
@@ -187,6 +188,10 @@ class ProbabilitiesIn(_Body):
 
     With `model_version` the request is refused where another model answers by now.
     """
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"products": [{"title": "Folding deck chair, beech"}], "top_n": 3}]}
+    )
 
     products: list[ProductIn] | None = Field(default=None, min_length=1, max_length=MAX_PICTURES)
     text: list[Row | None] | None = Field(default=None, min_length=1, max_length=MAX_PRODUCTS, examples=[None])
@@ -237,6 +242,12 @@ class ProbabilitiesOut(BaseModel):
 
 class DecideIn(_Body):
     """Distributions over the whole tree, as /v1/probabilities gives them, and how to decide."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"probabilities": [{"modality": "text", "nodes": "AACAPwAAAAA="}], "policy": "default"}]
+        }
+    )
 
     probabilities: list[ProbabilitiesRow] = Field(min_length=1, max_length=MAX_PRODUCTS)
     encoding: Encoding = "float32"

@@ -5,20 +5,25 @@ Put together they give what /v1/predict gives. Nothing of them stands in the log
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+import re
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Annotated, Final
 
 import numpy as np
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Request, Response
+from pydantic import BaseModel
 
 from shelver.calibrate import MODALITIES
 from shelver.decide import Policy, Probabilities, policy_named
-from shelver.pipeline import Embedding
+from shelver.pipeline import Embedding, Image2Emb, Prepared
 from shelver.pipeline.classifier import Classifier
 from shelver.product import Product, text_of
 from shelver.service.answering import decision_of, versions_of
-from shelver.service.decoding import decoded, encoded, picture_bytes
+from shelver.service.decoding import decoded, encoded
 from shelver.service.identity import Identity, allowed
+from shelver.service.json_bodies import body_of, told
 from shelver.service.limits import address_of
 from shelver.service.payloads import (
     DecideIn,
@@ -31,18 +36,21 @@ from shelver.service.payloads import (
     ProbabilitiesIn,
     ProbabilitiesOut,
     ProbabilitiesRow,
-    ProductIn,
     TextIn,
     ValuesOut,
 )
 from shelver.service.problems import ServiceError, responses
-from shelver.service.state import ServiceDep, service_of
+from shelver.service.sources import place, prepared
+from shelver.service.state import Service, ServiceDep, service_of
 
 router = APIRouter(tags=["stages"])
 Caller = Annotated[
     Identity,
     allowed("seller", "reviewer", "admin", "service", opened_by=lambda settings: settings.public_per_minute > 0),
 ]
+_MAX_NUMBERS: Final = 500_000
+_THREADS: Final = ThreadPoolExecutor(2, thread_name_prefix="shelver-stages")
+_ADDRESS: Final = re.compile(r"(?i)\s*https?:")
 _SUM_TOLERANCE: Final = 0.02
 """Rows that came as float16 add up to 1 no better."""
 
@@ -61,51 +69,62 @@ def caller_of(request: Request, identity: Identity, n: int = 1) -> str:
     return caller
 
 
-def refuse_address(product: ProductIn) -> None:
-    """Refuse a picture that would have to be fetched.
-
-    Raises:
-        ServiceError: there is an address.
-    """
-    if product.image_url is not None:
-        raise ServiceError(
-            "picture_not_fetched",
-            "an image_url",
-            allowed="the picture itself: this server does not fetch pictures yet",
-            remedy="Send it as image_base64, or as the file `image` of a form.",
-        )
-
-
-@router.post("/v1/embed/text", responses=responses("invalid_input", "busy", "not_signed_in"))
-def embed_text(request: Request, body: EmbedTextIn, identity: Caller, service: ServiceDep) -> EmbedOut:
+@router.post(
+    "/v1/embed/text",
+    response_model=EmbedOut,
+    responses=responses("invalid_input", "too_large", "busy", "not_signed_in"),
+    openapi_extra=told(EmbedTextIn),
+)
+async def embed_text(
+    request: Request, identity: Caller, body: Annotated[EmbedTextIn, body_of(EmbedTextIn)], service: ServiceDep
+) -> Response:
     """Embed the texts of products, as the model sees them."""
-    caller = caller_of(request, identity, len(body.products))
-    with service.answering.batcher.reserve(caller):
-        classifier = service.answering.current().classifier
-        embedding = _text(classifier, body.products)
-    return _embed_out(classifier, embedding, ["empty_product"] * len(body.products), body.encoding)
+    n = len(body.products)
+    return await _worked(service, caller_of(request, identity, n), n, lambda: _embedded_texts(service, body))
 
 
 @router.post(
     "/v1/embed/image",
-    responses=responses("invalid_input", "picture_unusable", "too_large", "busy", "not_signed_in"),
+    response_model=EmbedOut,
+    responses=responses(
+        "invalid_input", "picture_unusable", "picture_not_fetched", "too_large", "busy", "not_signed_in"
+    ),
+    openapi_extra=told(EmbedImageIn),
 )
-def embed_image(request: Request, body: EmbedImageIn, identity: Caller, service: ServiceDep) -> EmbedOut:
+async def embed_image(
+    request: Request, identity: Caller, body: Annotated[EmbedImageIn, body_of(EmbedImageIn)], service: ServiceDep
+) -> Response:
     """Embed pictures."""
-    caller = caller_of(request, identity, len(body.images))
-    with service.answering.batcher.reserve(caller):
-        classifier = service.answering.current().classifier
-        embedding, errors = _image(classifier, body.images)
-    return _embed_out(classifier, embedding, errors, body.encoding)
+    n = len(body.images)
+    caller = caller_of(request, identity, n)
+    classifier = service.answering.current().classifier
+    image2emb = classifier.image2emb
+    if image2emb is None:
+        raise _not_used("pictures")
+    images = [(None, image) if image and _ADDRESS.match(image) else (image, None) for image in body.images]
+    pictures = await prepared(service, image2emb, images, caller)
+
+    def work() -> EmbedOut:
+        return _embed_out(classifier, _image(image2emb, pictures), _errors(pictures), body.encoding)
+
+    return await _worked(service, caller, n, work)
 
 
 @router.post(
     "/v1/probabilities",
-    responses=responses("invalid_input", "picture_unusable", "too_large", "conflict", "busy", "not_signed_in"),
+    response_model=ProbabilitiesOut,
+    responses=responses(
+        *("invalid_input", "picture_unusable", "picture_not_fetched", "too_large", "conflict", "busy"),
+        "not_signed_in",
+    ),
+    openapi_extra=told(ProbabilitiesIn),
 )
-def probabilities(
-    request: Request, body: ProbabilitiesIn, identity: Caller, service: ServiceDep
-) -> ProbabilitiesOut:
+async def probabilities(
+    request: Request,
+    identity: Caller,
+    body: Annotated[ProbabilitiesIn, body_of(ProbabilitiesIn)],
+    service: ServiceDep,
+) -> Response:
     """P(node) of products, or of embeddings: the most probable nodes, or all of them.
 
     The probability of a node is the sum of those of its children and of its own; level 1 adds up to 1.
@@ -120,49 +139,88 @@ def probabilities(
             remedy="Send one of them.",
         )
     caller = caller_of(request, identity, n)
-    errors: list[str | None] = [None] * n
-    with service.answering.batcher.reserve(caller):
-        classifier = service.answering.current().classifier
-        _same_model(classifier, body.model_version)
-        text = image = None
-        if body.products is not None:
-            for product in body.products:
-                refuse_address(product)
-            if classifier.text2emb is not None:
-                text = _text(classifier, body.products)
-            if classifier.image2emb is not None:
-                image, errors = _image(classifier, [product.image_base64 for product in body.products])
-        else:
-            text_width, image_width = classifier.emb2prob.text_width, classifier.emb2prob.image_width
-            if body.text is not None:
-                text = decoded(body.text, body.encoding, _width(text_width, "texts"), "text")
-            if body.image is not None:
-                image = decoded(body.image, body.encoding, _width(image_width, "pictures"), "image")
-        probs = classifier.emb2prob(text, image)
-        rows = [_row(classifier, probs, i, body.encoding, body.top_n) for i in range(n)]
+    classifier = service.answering.current().classifier
+    _same_model(classifier, body.model_version)
+    if body.encoding == "list" and body.top_n is None and n * classifier.taxonomy.n_nodes > _MAX_NUMBERS:
+        raise ServiceError(
+            "too_large",
+            f"{n} rows over {classifier.taxonomy.n_nodes} nodes as lists",
+            allowed=f"at most {_MAX_NUMBERS} numbers as lists",
+            remedy="Ask for fewer products, for `top_n`, or for base64.",
+        )
+    pictures: list[Prepared | str | None] = [None] * n
+    if body.products is not None and classifier.image2emb is not None:
+        images = [(product.image_base64, product.image_url) for product in body.products]
+        pictures = await prepared(service, classifier.image2emb, images, caller)
+    return await _worked(service, caller, n, lambda: _probabilities(classifier, body, pictures))
+
+
+@router.post(
+    "/v1/decide",
+    response_model=DecideOut,
+    responses=responses("invalid_input", "too_large", "conflict", "busy", "not_signed_in"),
+    openapi_extra=told(DecideIn),
+)
+async def decide(
+    request: Request, identity: Caller, body: Annotated[DecideIn, body_of(DecideIn)], service: ServiceDep
+) -> Response:
+    """Decide by a policy, from probabilities over the whole tree."""
+    n = len(body.probabilities)
+    return await _worked(service, caller_of(request, identity, n), n, lambda: _decided(service, body))
+
+
+async def _worked(service: Service, caller: str, n: int, work: Callable[[], BaseModel]) -> Response:
+    """What comes of work on n products, made in threads of which there are few: the stages share places with whole
+    answers, and must not slow them."""
+    batcher = service.answering.batcher
+    with await place(service, caller, min(n, batcher.max_batch, batcher.n_places)):
+        loop = asyncio.get_running_loop()
+        made = await loop.run_in_executor(_THREADS, lambda: work().model_dump_json())
+    return Response(made, media_type="application/json")
+
+
+def _embedded_texts(service: Service, body: EmbedTextIn) -> EmbedOut:
+    classifier = service.answering.current().classifier
+    embedding = _text(classifier, body.products)
+    return _embed_out(classifier, embedding, ["empty_product"] * len(body.products), body.encoding)
+
+
+def _decided(service: Service, body: DecideIn) -> DecideOut:
+    loaded = service.answering.current()
+    classifier = loaded.classifier
+    _same_model(classifier, body.model_version)
+    policy: Policy = policy_named(body.policy, loaded.policies)
+    asked = policy if body.top_n is None else policy.model_copy(update={"n_top": body.top_n})
+    decided = classifier.prob2pred(_distributions(classifier, body.probabilities, body.encoding), asked)
+    versions = versions_of(classifier, policy)
+    return DecideOut(decisions=[decision_of(said, body.policy, versions) for said in decided])
+
+
+def _probabilities(
+    classifier: Classifier, body: ProbabilitiesIn, pictures: Sequence[Prepared | str | None]
+) -> ProbabilitiesOut:
+    text = image = None
+    if body.products is not None:
+        if classifier.text2emb is not None:
+            text = _text(classifier, body.products)
+        if classifier.image2emb is not None:
+            image = _image(classifier.image2emb, pictures)
+    else:
+        text_width, image_width = classifier.emb2prob.text_width, classifier.emb2prob.image_width
+        if body.text is not None:
+            text = decoded(body.text, body.encoding, _width(text_width, "texts"), "text")
+        if body.image is not None:
+            image = decoded(body.image, body.encoding, _width(image_width, "pictures"), "image")
+    probs = classifier.emb2prob(text, image)
+    rows = [_row(classifier, probs, i, body.encoding, body.top_n) for i in range(len(pictures))]
     return ProbabilitiesOut(
         probabilities=rows,
-        picture_errors=errors,
+        picture_errors=_errors(pictures),
         node_ids=list(classifier.taxonomy.ids) if body.with_node_ids else None,
         encoding=body.encoding,
         model_version=classifier.model_version,
         taxonomy_version=classifier.taxonomy.version,
     )
-
-
-@router.post("/v1/decide", responses=responses("invalid_input", "conflict", "busy", "not_signed_in"))
-def decide(request: Request, body: DecideIn, identity: Caller, service: ServiceDep) -> DecideOut:
-    """Decide by a policy, from probabilities over the whole tree."""
-    caller = caller_of(request, identity, len(body.probabilities))
-    with service.answering.batcher.reserve(caller):
-        loaded = service.answering.current()
-        classifier = loaded.classifier
-        _same_model(classifier, body.model_version)
-        policy: Policy = policy_named(body.policy, loaded.policies)
-        asked = policy if body.top_n is None else policy.model_copy(update={"n_top": body.top_n})
-        decided = classifier.prob2pred(_probabilities(classifier, body.probabilities, body.encoding), asked)
-        versions = versions_of(classifier, policy)
-    return DecideOut(decisions=[decision_of(said, body.policy, versions) for said in decided])
 
 
 def _text(classifier: Classifier, products: Sequence[TextIn]) -> Embedding:
@@ -173,13 +231,12 @@ def _text(classifier: Classifier, products: Sequence[TextIn]) -> Embedding:
     return classifier.text2emb([text_of(product, spec) for product in asked])
 
 
-def _image(classifier: Classifier, sources: Sequence[str | None]) -> tuple[Embedding, list[str | None]]:
-    if classifier.image2emb is None:
-        raise _not_used("pictures")
-    prepared, errors = classifier.decode(
-        [[picture_bytes(source)] if source is not None else [] for source in sources]
-    )
-    return classifier.image2emb.embed_prepared(prepared), list(errors)
+def _image(image2emb: Image2Emb, pictures: Sequence[Prepared | str | None]) -> Embedding:
+    return image2emb.embed_prepared([[p] if isinstance(p, Prepared) else [] for p in pictures])
+
+
+def _errors(pictures: Sequence[Prepared | str | None]) -> list[str | None]:
+    return [picture if isinstance(picture, str) else None for picture in pictures]
 
 
 def _embed_out(
@@ -224,7 +281,7 @@ def _row(
     )
 
 
-def _probabilities(classifier: Classifier, rows: Sequence[ProbabilitiesRow], encoding: Encoding) -> Probabilities:
+def _distributions(classifier: Classifier, rows: Sequence[ProbabilitiesRow], encoding: Encoding) -> Probabilities:
     """What was sent, looked at closely: it decides as if it came from the model.
 
     Raises:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Body
 from fastapi import Path as InPath
-from pydantic import BaseModel, Field
+from pydantic import ValidationError
 from sqlalchemy import select
 
 from shelver.decide import Policy
@@ -15,6 +14,7 @@ from shelver.service.audit import audit
 from shelver.service.champion import Loaded
 from shelver.service.db import SessionDep, after_commit
 from shelver.service.identity import Identity, allowed
+from shelver.service.model_payloads import PoliciesOut, PolicyOut
 from shelver.service.problems import not_found, responses
 from shelver.service.state import ServiceDep
 from shelver.service.tables.models import StoredPolicy
@@ -24,28 +24,6 @@ READERS: Final = [allowed("seller", "reviewer", "admin", "service")]
 Admin = Annotated[Identity, allowed("admin")]
 NAME: Final = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$"
 Name = Annotated[str, InPath(pattern=NAME, examples=["default"])]
-
-
-class PolicyOut(BaseModel):
-    """A policy."""
-
-    name: str = Field(examples=["default"])
-    policy: Policy
-    kept_by: Literal["model", "service"] = Field(
-        description="Whether it came with the model, or is the service's own.", examples=["service"]
-    )
-    promised_for: str | None = Field(
-        description="The model whose probabilities its promise was found for.", examples=[None]
-    )
-    changed_at: datetime | None
-    changed_by: str | None = Field(examples=["0f2c5b7e9a514f0ab3a6e1c1a7d0f1aa"])
-
-
-class PoliciesOut(BaseModel):
-    """All policies, by name."""
-
-    policies: list[PolicyOut]
-    model_version: str = Field(examples=["4f9b093fc85d"])
 
 
 @router.get("", dependencies=READERS, summary="List the policies")
@@ -68,7 +46,13 @@ def read_policy(name: Name, service: ServiceDep, session: SessionDep) -> PolicyO
 
 
 @router.put("/{name}", summary="Write a policy", responses=responses("invalid_input"))
-def write_policy(name: Name, body: Policy, service: ServiceDep, identity: Admin, session: SessionDep) -> PolicyOut:
+def write_policy(
+    name: Name,
+    body: Annotated[Policy, Body(examples=[{"decoder": "climb", "thresholds": [0.8]}])],
+    service: ServiceDep,
+    identity: Admin,
+    session: SessionDep,
+) -> PolicyOut:
     """Keep a policy that fits the current model. It stands before the model's own of the same name, decides when
     this call returns, and on other servers a second later."""
     loaded = service.models.current()
@@ -102,7 +86,10 @@ def delete_policy(name: Name, service: ServiceDep, identity: Admin, session: Ses
 
 def _shown(name: str, loaded: Loaded, row: StoredPolicy | None) -> PolicyOut | None:
     """A policy as the database has it, which may be a second ahead of what decides here."""
-    policy = Policy.model_validate_json(row.body) if row is not None else loaded.policies.get(name)
+    try:
+        policy = Policy.model_validate_json(row.body) if row is not None else loaded.policies.get(name)
+    except ValidationError:  # of another version of shelver; `champion` has said so in the log
+        return None
     if policy is None:
         return None
     return PolicyOut(

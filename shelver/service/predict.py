@@ -1,7 +1,7 @@
 """/v1/predict and /v1/predict/batch: products in, their shelves out; each answer stands in the log.
 
-A product comes as JSON with its picture as base64, or as a form with the picture as a file. Addresses of pictures
-are refused: fetching them comes later.
+A product comes as JSON with its picture as base64, or as a form with the picture as a file; or its picture as an
+address, which is fetched before the request takes a place.
 """
 
 from __future__ import annotations
@@ -9,28 +9,29 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Annotated, Any, Final, NamedTuple, TypeVar
+from typing import Annotated, Any, Final, TypeVar
 
 import structlog
 from fastapi import APIRouter, Header, Request, Response
-from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 from starlette.datastructures import UploadFile
 from starlette.requests import ClientDisconnect
-from starlette.types import ASGIApp, Receive, Scope, Send
 
 from shelver.errors import InputError
 from shelver.product import Product
 from shelver.service import pieces
 from shelver.service.answering import Answered, Asked, decision_of, input_hash
-from shelver.service.batcher import BusyError, Places
+from shelver.service.batcher import Places
+from shelver.service.decoding import Source
 from shelver.service.entries import Entry
+from shelver.service.fetching import BATCH_S, N_OF_CALLER
+from shelver.service.gate import credential_of
 from shelver.service.identity import Identity
-from shelver.service.limits import address_of
+from shelver.service.json_bodies import body_of, content_type, parsed, told, wrong_fields, wrong_type
 from shelver.service.payloads import (
     ItemProblem,
     PredictBatchIn,
@@ -41,53 +42,22 @@ from shelver.service.payloads import (
     ProductIn,
     schema_of,
 )
-from shelver.service.pieces import Caller, caller_of, refuse_address
-from shelver.service.problems import ServiceError, request_id_of, response_of, responses
+from shelver.service.pieces import Caller, caller_of
+from shelver.service.problems import ServiceError, request_id_of, responses
+from shelver.service.sources import place, source_of
 from shelver.service.state import Service, service_of
 from shelver.service.tables.declarative import new_id
 
 PATIENCE_S: Final = 0.05
 """An answer that takes longer is given up when its caller leaves; looking earlier costs more than it saves."""
+_MAX_PARTS: Final = 50_000
 _FIELDS: Final = frozenset(PredictIn.model_fields) - {"image_base64"}
 
 T = TypeVar("T")
 log = structlog.get_logger("shelver.service")
 
 
-class Gate:
-    """ASGI middleware: refuses predictions before anything is read of the request, where all places are taken. A
-    refusal must cost next to nothing, or too many requests would stop the service all the same."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["path"] in GATED:
-            request = Request(scope)
-            answering = service_of(request).answering
-            batcher = answering.batcher
-            # Who is not known may still be one who has no place yet: he must say who he is first.
-            if batcher.n_held >= batcher.n_places and not batcher.has_room(
-                answering.callers.get(_credential(request), "")
-            ):
-                scope["route"] = _Refused(scope["path"])
-                await response_of(request, BusyError(batcher.n_places))(scope, receive, send)
-                return
-        # Nobody reads what is said to a caller who has left.
-        with suppress(ClientDisconnect):
-            await self._app(scope, receive, send)
-
-
-class _Refused(NamedTuple):
-    """In place of a route, which nobody has looked for yet; metrics and log want its path."""
-
-    path: str
-
-
 router = APIRouter(tags=["predictions"])
-GATED: Final = frozenset(
-    {"/v1/predict", "/v1/predict/batch", "/v1/embed/text", "/v1/embed/image", "/v1/probabilities", "/v1/decide"}
-)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -103,7 +73,10 @@ class _Request:
 @router.post(
     "/v1/predict",
     response_model=PredictOut,
-    responses=responses("invalid_input", "picture_unusable", "too_large", "key_reused", "busy", "not_signed_in"),
+    responses=responses(
+        *("invalid_input", "picture_unusable", "picture_not_fetched", "too_large", "key_reused", "busy"),
+        "not_signed_in",
+    ),
     openapi_extra={
         "requestBody": {
             "required": True,
@@ -116,7 +89,8 @@ class _Request:
                             **{name: {"type": "string"} for name in sorted(_FIELDS)},
                             "image": {"type": "string", "contentMediaType": "application/octet-stream"},
                         },
-                    }
+                    },
+                    "example": {"title": "Folding deck chair, beech", "image": "the bytes of a file"},
                 },
             },
         }
@@ -129,22 +103,24 @@ async def predict(
 ) -> Response:
     """Put one product on its shelf.
 
-    JSON, or a form with the same fields and the picture as the file `image`. A picture that cannot be used is left
-    out and `picture_error` says why. With an `Idempotency-Key` the same request gets the same answer again for a
-    day, as long as this server runs; the key with another request is refused.
+    JSON, or a form with the same fields and the picture as the file `image`. A picture that cannot be fetched or
+    used is left out and `picture_error` says why. With an `Idempotency-Key` the same request gets the same answer
+    again for a day, as long as this server runs; the key with another request is refused.
     """
     began_s = time.perf_counter()
     service = service_of(request)
     body, upload = await _read(request)
-    refuse_address(body)
     asking = _Request(service, identity, request_id_of(request), began_s)
     caller = caller_of(request, identity)
     _remember(request, service, caller)
 
-    async def answer() -> bytes:
+    async def one() -> str:
+        source = upload or await source_of(service, body.image_base64, body.image_url, caller)
         with service.answering.batcher.reserve(caller) as places:
-            work = _answered(asking, body, upload or body.image_base64, body.policy, body.top_n, places)
-            return (await unless_left(request, work)).encode()
+            return await _answered(asking, body, source, body.policy, body.top_n, places)
+
+    async def answer() -> bytes:
+        return (await unless_left(request, one())).encode()
 
     if idempotency_key is None:
         return Response(await answer(), media_type="application/json")
@@ -157,28 +133,24 @@ async def predict(
     "/v1/predict/batch",
     response_model=PredictBatchOut,
     responses=responses("invalid_input", "too_large", "key_reused", "busy", "not_signed_in"),
+    openapi_extra=told(PredictBatchIn),
 )
 async def predict_batch(
     request: Request,
-    body: PredictBatchIn,
     identity: Caller,
+    body: Annotated[PredictBatchIn, body_of(PredictBatchIn)],
     idempotency_key: Annotated[str | None, Header(min_length=1, max_length=255)] = None,
 ) -> Response:
     """Put up to 256 products on their shelves. What cannot be answered has a problem in place of its answer, and
     the others are answered all the same."""
     began_s = time.perf_counter()
     service = service_of(request)
-    for product in body.products:
-        refuse_address(product)
     asking = _Request(service, identity, request_id_of(request), began_s)
     caller = caller_of(request, identity, n=len(body.products))
     _remember(request, service, caller)
 
     async def answer() -> bytes:
-        batcher = service.answering.batcher
-        n = min(len(body.products), batcher.max_batch, batcher.n_places)
-        with batcher.reserve(caller, n) as places:
-            return (await unless_left(request, _batch(asking, body, places, n))).encode()
+        return (await unless_left(request, _batch(asking, body, caller))).encode()
 
     if idempotency_key is None:
         return Response(await answer(), media_type="application/json")
@@ -187,7 +159,35 @@ async def predict_batch(
     return _repeated(made, again=again)
 
 
-async def _batch(asking: _Request, body: PredictBatchIn, places: Places[Asked, Answered], n: int) -> str:
+async def _batch(asking: _Request, body: PredictBatchIn, caller: str) -> str:
+    """Answers as JSON, several products at work at a time.
+
+    They share places, which are taken at once or not at all. Where pictures must be fetched each product takes its
+    own place when it needs it: nobody holds a place who waits for strangers.
+    """
+    batcher = asking.service.answering.batcher
+    if all(product.image_url is None or product.image_base64 is not None for product in body.products):
+        n = min(len(body.products), batcher.max_batch, batcher.n_places)
+        with batcher.reserve(caller, n) as places:
+            return await _items(
+                asking,
+                body,
+                n,
+                lambda one: _answered(asking, one, one.image_base64, body.policy, body.top_n, places),
+            )
+    until_s = time.monotonic() + BATCH_S
+
+    async def fetched(product: ProductIn) -> str:
+        source = await source_of(asking.service, product.image_base64, product.image_url, caller, until_s=until_s)
+        with await place(asking.service, caller) as places:
+            return await _answered(asking, product, source, body.policy, body.top_n, places)
+
+    return await _items(asking, body, min(len(body.products), N_OF_CALLER), fetched)
+
+
+async def _items(
+    asking: _Request, body: PredictBatchIn, n: int, answered: Callable[[ProductIn], Awaitable[str]]
+) -> str:
     """Answers as JSON; `n` products are at work at a time."""
     left = iter(enumerate(body.products))
     items: dict[int, str] = {}
@@ -198,8 +198,7 @@ async def _batch(asking: _Request, body: PredictBatchIn, places: Places[Asked, A
         for i, product in left:
             problem: ItemProblem | None = None
             try:
-                answer = await _answered(asking, product, product.image_base64, body.policy, body.top_n, places)
-                items[i] = f'{{"answer":{answer},"problem":null}}'
+                items[i] = f'{{"answer":{await answered(product)},"problem":null}}'
                 continue
             except ServiceError as error:
                 problem = ItemProblem(code=error.code, detail=str(error))
@@ -219,7 +218,7 @@ async def _batch(asking: _Request, body: PredictBatchIn, places: Places[Asked, A
 async def _answered(
     asking: _Request,
     body: ProductIn,
-    source: str | bytes | None,
+    source: Source | None,
     policy: str,
     top_n: int | None,
     places: Places[Asked, Answered],
@@ -264,24 +263,14 @@ async def _read(request: Request) -> tuple[PredictIn, bytes | None]:
 
     Raises:
         RequestValidationError: a field is wrong.
-        ServiceError: it is neither JSON nor a form.
+        ServiceError: it is neither JSON nor a form, or has too many parts.
     """
-    kind = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
-    try:
-        if kind == "application/json":
-            return PredictIn.model_validate_json(await request.body()), None
-        if kind == "multipart/form-data":
-            return await _read_form(request)
-    except ValidationError as error:
-        raise RequestValidationError(
-            [{**one, "loc": ("body", *one["loc"])} for one in error.errors(include_url=False, include_input=False)]
-        ) from error
-    raise ServiceError(
-        "bad_request",
-        f"a body of the type {kind[:60]!r}",
-        allowed="application/json or multipart/form-data",
-        remedy="Set the header Content-Type, and send one of these.",
-    )
+    kind = content_type(request)
+    if kind == "application/json":
+        return parsed(PredictIn, await request.body(), _MAX_PARTS), None
+    if kind == "multipart/form-data":
+        return await _read_form(request)
+    raise wrong_type(kind, "application/json or multipart/form-data")
 
 
 async def _read_form(request: Request) -> tuple[PredictIn, bytes | None]:
@@ -296,7 +285,10 @@ async def _read_form(request: Request) -> tuple[PredictIn, bytes | None]:
         if isinstance(fields.get("top_n"), str):
             with suppress(ValueError):  # then it is refused as what it is
                 fields["top_n"] = int(fields["top_n"])
-        return PredictIn.model_validate(fields), upload
+        try:
+            return PredictIn.model_validate(fields), upload
+        except ValidationError as error:
+            raise wrong_fields(error) from error
 
 
 async def unless_left(request: Request, work: Coroutine[Any, Any, T]) -> T:
@@ -317,6 +309,8 @@ async def unless_left(request: Request, work: Coroutine[Any, Any, T]) -> T:
         for other in (task, leaving):
             if other is not None and not other.done():
                 other.cancel()
+        if not task.done():
+            await asyncio.wait((task,))  # it gives back what it holds before its places are given back
 
 
 def _hash(what: str, body: PredictIn | PredictBatchIn, upload: bytes | None) -> str:
@@ -332,18 +326,13 @@ def _repeated(made: bytes, *, again: bool) -> Response:
     return Response(made, media_type="application/json", headers=headers)
 
 
-def _credential(request: Request) -> int:
-    """A number for what a caller signs in with, or for his address; not the secret itself."""
-    headers = request.headers
-    return hash((headers.get("authorization"), headers.get("x-api-key"), address_of(request)))
-
-
 def _remember(request: Request, service: Service, caller: str) -> None:
-    """So that `Gate` knows the caller the next time."""
-    callers = service.answering.callers
-    callers[_credential(request)] = caller
+    """So that `gate` knows the caller the next time."""
+    callers, credential = service.answering.callers, credential_of(request.scope["headers"])
     if len(callers) > 10_000:
         callers.clear()
+    if credential is not None:
+        callers[credential] = caller
 
 
 router.include_router(pieces.router)

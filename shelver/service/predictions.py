@@ -5,13 +5,14 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Iterator
 from datetime import datetime
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 from fastapi import APIRouter, Path, Query
 from fastapi.responses import StreamingResponse
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import Select, select
 from sqlalchemy.orm import Session
 
@@ -21,14 +22,13 @@ from shelver.service.identity import Identity, allowed
 from shelver.service.paging import Moment, Paged, Place, newest_first, page_of
 from shelver.service.pictures import SEES_ALL
 from shelver.service.problems import not_found, responses
+from shelver.service.record_payloads import LoggedPrediction, Name, PredictionPage, WholePrediction
 from shelver.service.state import Service, ServiceDep
-from shelver.service.tables.records import NAME_CHARS, PredictionRow
+from shelver.service.tables.records import PredictionRow
 
 PredictionId = Annotated[
     str, Path(pattern=r"^[0-9a-f]{32}$", examples=["5c1f0e6f5a0b4e27a9d0b8c7f2b3d4e5"], description="Its id.")
 ]
-# PostgreSQL takes no text with a zero in it.
-Name = Annotated[str, StringConstraints(max_length=NAME_CHARS, pattern=r"^[^\x00]*$")]
 _EXPORTED: Final = (
     "id",
     "at",
@@ -46,6 +46,8 @@ _EXPORTED: Final = (
     "answer",
 )
 _EXPORTED_AT_ONCE: Final = 1000
+# What a spreadsheet of another country takes for the end of a cell, and what would begin a formula after it.
+_WITHIN: Final = re.compile(r"([;|\t\r\n]\s*)(?=[=+\-@＝＋－＠])")
 _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 router = APIRouter(tags=["predictions"])
 
@@ -72,39 +74,6 @@ class Filters(BaseModel):
 
 class ListFilters(Filters, Paged):
     """The filters, and which page."""
-
-
-class LoggedPrediction(BaseModel):
-    """A line of the log; see `shelver.service.entries.Entry`."""
-
-    model_config = ConfigDict(from_attributes=True, protected_namespaces=())
-
-    id: str = Field(examples=["5c1f0e6f5a0b4e27a9d0b8c7f2b3d4e5"])
-    at: datetime
-    user_id: str | None
-    input_hash: str
-    product_id: str | None
-    node_id: str | None
-    confidence: float | None
-    outcome: str
-    policy: str
-    model_version: str
-    taxonomy_version: str
-    modality: str | None
-    latency_ms: float
-
-
-class WholePrediction(LoggedPrediction):
-    """A line of the log with the answer as it was given."""
-
-    answer: Any
-
-
-class PredictionPage(BaseModel):
-    """Some lines of the log, newest first."""
-
-    items: list[LoggedPrediction]
-    next: str | None = Field(description="`after` of the next page; none where this is the last.")
 
 
 Own = Annotated[Identity, allowed("seller", "reviewer", "admin", "service")]
@@ -140,7 +109,10 @@ def list_predictions(
     summary="The log as CSV",
     response_class=StreamingResponse,
     responses={
-        200: {"description": "A line for each prediction, newest first", "content": {"text/csv": {}}},
+        200: {
+            "description": "A line for each prediction, newest first",
+            "content": {"text/csv": {"example": "id,at,user_id\r\n5c1f,2026-11-01T09:30:00+00:00,0f2c\r\n"}},
+        },
         **responses("invalid_input"),
     },
 )
@@ -219,5 +191,6 @@ def _cell(value: object) -> str:
     if isinstance(value, datetime):
         return value.isoformat()
     if isinstance(value, str):
-        return f"'{value}" if value.startswith(_FORMULA) else value
+        within = _WITHIN.sub(r"\1'", value)
+        return f"'{within}" if value.startswith(_FORMULA) else within
     return "" if value is None else str(value)

@@ -14,13 +14,16 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
-from sqlalchemy.exc import IntegrityError, OperationalError
+from sqlalchemy.exc import DataError, IntegrityError, InterfaceError, InternalError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.exceptions import HTTPException
 
 from shelver import errors
 from shelver.errors import ShelverError
+from shelver.service.drivers import is_conflict
 
+MAX_FIELDS: Final = 20
+"""That a problem names."""
 MEDIA_TYPE: Final = "application/problem+json"
 
 
@@ -40,6 +43,7 @@ CODES: Final[dict[str, Code]] = {
     "database_unavailable": Code(503, "The database does not answer"),
     "internal": Code(500, "The service made a mistake"),
     "invalid_input": Code(422, "The input cannot be used"),
+    "issuer_unavailable": Code(503, "The issuer of OpenID Connect does not answer"),
     "key_reused": Code(409, "The Idempotency-Key belongs to another request"),
     "last_admin": Code(409, "There must be an administrator"),
     "method_not_allowed": Code(405, "The resource does not take this method"),
@@ -50,12 +54,14 @@ CODES: Final[dict[str, Code]] = {
     "not_installed": Code(501, "A part of the service is not installed"),
     "not_ready": Code(503, "The service cannot answer yet"),
     "not_signed_in": Code(401, "A valid token or key is needed"),
+    "openid_failed": Code(401, "The sign-in at the issuer cannot be used"),
     "password_unfit": Code(422, "The password cannot be used"),
     "picture_not_fetched": Code(422, "Pictures are not fetched from addresses"),
     "picture_unusable": Code(422, "The picture cannot be used"),
     "policies_unfit": Code(409, "A policy of the service does not fit the model"),
     "registration_closed": Code(403, "People cannot register themselves here"),
     "sign_in_failed": Code(401, "The e-mail address or the password is wrong"),
+    "storage_unavailable": Code(503, "The object storage does not answer"),
     "taxonomy_refused": Code(422, "The category tree cannot be used"),
     "token_unusable": Code(401, "The token has been used, has expired or was revoked"),
     "too_large": Code(413, "The request is too large"),
@@ -70,6 +76,7 @@ _CODES_OF_ERRORS: Final[tuple[tuple[type[ShelverError], str], ...]] = (
     (errors.ModelError, "model_refused"),
     (errors.InputError, "invalid_input"),
     (errors.MissingExtraError, "not_installed"),
+    (errors.StorageError, "storage_unavailable"),
 )
 _CODES_OF_STATUS: Final = {
     400: "bad_request",
@@ -122,7 +129,7 @@ class Problem(BaseModel):
     instance: str = Field(examples=["/v1/products/9f3b"])
     code: str = Field(examples=["not_found"])
     request_id: str = Field(examples=["0f2c5b7e9a514f0ab3a6e1c1a7d0f1aa"])
-    fields: list[WrongField] | None = None
+    fields: list[WrongField] | None = Field(default=None, description="The first of them.")
     reason: str | None = Field(default=None, description="A finer code, for example of a picture.")
 
 
@@ -172,12 +179,21 @@ def problem_response(
     return JSONResponse(problem.model_dump(exclude_none=True), problem.status, shown, media_type=MEDIA_TYPE)
 
 
+def code_of(error: ShelverError) -> str | None:
+    """The code of one of our errors; None where it is our own mistake, and what it says may tell too much."""
+    if isinstance(error, ServiceError):
+        return error.code
+    return next((code for kind, code in _CODES_OF_ERRORS if isinstance(error, kind)), None)
+
+
 def response_of(request: Request, error: ShelverError) -> JSONResponse:
     """The answer to a request that ended in one of our errors."""
     if isinstance(error, ServiceError):
         headers = {"Retry-After": str(error.retry_after_s)} if error.retry_after_s is not None else None
         return problem_response(request, error.code, str(error), headers=headers)
     code = next((code for kind, code in _CODES_OF_ERRORS if isinstance(error, kind)), None)
+    if isinstance(error, errors.StorageError):
+        log.error("storage unavailable", error=error.detail or str(error))
     if code is None:  # our own mistake: what it says may tell too much
         return internal(request, error)
     return problem_response(
@@ -193,9 +209,29 @@ def responses(*codes: str) -> dict[int | str, dict[str, Any]]:
     return {
         status: {
             "description": " or ".join(f"`{code}`: {CODES[code].title.lower()}" for code in of_status),
-            "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
+            "content": {
+                MEDIA_TYPE: {
+                    "schema": {"$ref": "#/components/schemas/Problem"},
+                    "examples": {code: {"$ref": f"#/components/examples/{code}"} for code in of_status},
+                }
+            },
+            "x-codes": of_status,
         }
         for status, of_status in by_status.items()
+    }
+
+
+def example_problem(code: str) -> dict[str, Any]:
+    """What a problem with this code looks like, for the OpenAPI document."""
+    of = CODES[code]
+    shown = Problem.model_json_schema()["properties"]
+    return {name: field["examples"][0] for name, field in shown.items() if "examples" in field} | {
+        "type": f"urn:shelver:problem:{code}",
+        "title": of.title,
+        "status": of.status,
+        "detail": f"{of.title}. What came, what may come, and what to do.",
+        "instance": "/v1/predict",
+        "code": code,
     }
 
 
@@ -216,11 +252,19 @@ def handle_problems(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     def of_validation(request: Request, error: RequestValidationError) -> JSONResponse:
-        # Without the input: it may be a password.
-        fields = [WrongField(field=".".join(map(str, one["loc"])), message=one["msg"]) for one in error.errors()]
+        # Without the input, which may be a password; and only some: a body may have a million unknown keys.
+        found = error.errors()
+        fields = [
+            WrongField(field=".".join(str(part)[:60] for part in one["loc"][:12]), message=one["msg"][:300])
+            for one in found[:MAX_FIELDS]
+        ]
         named = ", ".join(one.field for one in fields[:5])
+        more = f", {len(found)} in all," if len(found) > 5 else ""
         return problem_response(
-            request, "invalid_input", f"{named} cannot be used. See `fields`, and /openapi.json.", fields=fields
+            request,
+            "invalid_input",
+            f"{named}{more} cannot be used. See `fields`, and /openapi.json.",
+            fields=fields,
         )
 
     @app.exception_handler(HTTPException)
@@ -232,11 +276,25 @@ def handle_problems(app: FastAPI) -> None:
     @app.exception_handler(IntegrityError)
     def of_conflict(request: Request, error: IntegrityError) -> JSONResponse:
         log.warning("conflict", error=type(error.orig).__name__)
-        return problem_response(request, "conflict", "Something else was changed at the same time. Try again.")
+        detail = "Something else was changed at the same time. Try again."
+        return problem_response(request, "conflict", detail, headers={"Retry-After": "1"})
+
+    @app.exception_handler(DataError)
+    def of_data(request: Request, error: DataError) -> JSONResponse:
+        log.warning("data refused", error=type(error.orig).__name__)
+        return problem_response(
+            request, "invalid_input", "A value that the database cannot hold: too long, too large, or a NUL."
+        )
 
     @app.exception_handler(OperationalError)
+    @app.exception_handler(InterfaceError)
+    @app.exception_handler(InternalError)
     @app.exception_handler(PoolTimeoutError)
     def of_database(request: Request, error: Exception) -> JSONResponse:
+        if is_conflict(error):  # a deadlock
+            log.warning("conflict", error=type(error).__name__)
+            detail = "Something else was changed at the same time. Try again."
+            return problem_response(request, "conflict", detail, headers={"Retry-After": "1"})
         log.error("database unavailable", error=str(error.__cause__ or ""))
         detail = "The database does not answer. Try again later."
         return problem_response(request, "database_unavailable", detail, headers={"Retry-After": "5"})

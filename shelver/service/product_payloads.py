@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Final
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
 
-from shelver.service.paging import Paged
-from shelver.service.pictures import MAX_PICTURES
-from shelver.service.predictions import Name
+from shelver.service.record_payloads import Name, Paged
+
+MAX_PICTURES: Final = 12
+"""A product."""
+MAX_ATTRIBUTE_CHARS: Final = 16_000
+"""Names and values of a product's attributes together: lists show them all."""
 
 
 class PictureIn(BaseModel):
@@ -46,6 +49,14 @@ class ProductBody(BaseModel):
     pictures: Annotated[list[PictureIn], Field(max_length=MAX_PICTURES)] | None = Field(
         default=None, description="In their order; where they are missing, a change leaves them as they are."
     )
+
+    @field_validator("attributes")
+    @classmethod
+    def _not_too_long(cls, attributes: dict[str, list[str]]) -> dict[str, list[str]]:
+        n_chars = sum(len(name) + sum(map(len, values)) for name, values in attributes.items())
+        if n_chars > MAX_ATTRIBUTE_CHARS:
+            raise ValueError(f"at most {MAX_ATTRIBUTE_CHARS} characters of attributes, not {n_chars}")
+        return attributes
 
 
 class ProductRead(BaseModel):

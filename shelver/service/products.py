@@ -5,44 +5,45 @@ A change names the version that it was made from (`If-Match`), so that nobody ov
 
 from __future__ import annotations
 
-import base64
-import binascii
-from collections.abc import Sequence
+import hashlib
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, File, Header, Path, Query, Request, Response, UploadFile
-from sqlalchemy import ColumnElement, CursorResult, Result, Select, delete, select, true, update
+from sqlalchemy import ColumnElement, Select, delete, select, true
 from sqlalchemy.orm import Session
 
 from shelver.product import title_key
-from shelver.service.db import SessionDep
+from shelver.service.db import SessionDep, after_commit
+from shelver.service.editions import IfMatch, change, check_one, check_version
 from shelver.service.identity import Identity, allowed
-from shelver.service.paging import page_of
+from shelver.service.intake import put, put_all
+from shelver.service.json_bodies import body_of, told
+from shelver.service.paging import Place, cursor_of, page_of
 from shelver.service.payloads import PredictIn, PredictOut, schema_of
-from shelver.service.pictures import MAX_PICTURES, SEES_ALL, Stored, forget, pictures_of, show
+from shelver.service.pictures import SEES_ALL, forget, pictures_of, show
 from shelver.service.predict import predict
 from shelver.service.problems import ServiceError, not_found, responses
-from shelver.service.product_payloads import PictureIn, ProductBody, ProductFilters, ProductPage, ProductRead
+from shelver.service.product_answers import answer_with, fitting, read_products, replayed
+from shelver.service.product_payloads import (
+    MAX_PICTURES,
+    ProductBody,
+    ProductFilters,
+    ProductPage,
+    ProductRead,
+)
+from shelver.service.repeat_store import remember, repeated
 from shelver.service.state import Service, ServiceDep
-from shelver.service.tables.declarative import now
 from shelver.service.tables.records import PredictionRow, ProductPicture, ProductRow
 from shelver.taxonomy import Taxonomy
 
 _MAX_WORDS: Final = 10
-_READ: Final = frozenset(ProductRead.model_fields) - {"path", "pictures"}
 ProductId = Annotated[
     str, Path(pattern=r"^[0-9a-f]{32}$", examples=["9f3b0e6f5a0b4e27a9d0b8c7f2b3d4e5"], description="Its id.")
 ]
 Reader = Annotated[Identity, allowed("seller", "reviewer", "admin", "service")]
 Writer = Annotated[Identity, allowed("seller", "admin", "service")]
-IfMatch = Annotated[
-    str | None,
-    Header(
-        pattern=r'^(\*|"[0-9]{1,9}")$',
-        description="The `ETag` of the version that is changed; 412 where it is not the latest.",
-        examples=['"1"'],
-    ),
-]
+Body = Annotated[ProductBody, body_of(ProductBody, 50_000)]
+IdempotencyKey = Annotated[str | None, Header(min_length=1, max_length=255)]
 router = APIRouter(tags=["products"])
 
 
@@ -50,40 +51,66 @@ router = APIRouter(tags=["products"])
     "/v1/products",
     status_code=201,
     summary="Add a product",
-    responses=responses("invalid_input", "picture_unusable", "unknown_category"),
+    response_model=ProductRead,
+    responses=responses(
+        "not_found", "invalid_input", "picture_unusable", "unknown_category", "key_reused", "conflict", "busy"
+    ),
+    openapi_extra=told(ProductBody),
 )
 def create_product(
-    body: ProductBody, response: Response, session: SessionDep, service: ServiceDep, identity: Writer
-) -> ProductRead:
-    """Add a product of one's own."""
+    identity: Writer,
+    body: Body,
+    response: Response,
+    session: SessionDep,
+    service: ServiceDep,
+    idempotency_key: IdempotencyKey = None,
+) -> ProductRead | Response:
+    """Add a product of one's own.
+
+    With an `Idempotency-Key` the same request adds it once, and gets the same answer again for a day.
+    """
     assert identity.user_id is not None  # no rule above lets anybody else in
+    asked = hashlib.sha256(f"product {body.model_dump_json()}".encode()).hexdigest()
+    if idempotency_key is not None:
+        with service.database.reading() as before:
+            kept = repeated(before, identity.user_id, idempotency_key, asked)
+        if kept is not None:
+            return replayed(kept)
     tree = _checked_category(service, body.node_id)
-    stored = _put(service, body.pictures or ())
     service.log.settle(body.prediction_id or "")
-    _check_prediction(session, identity, body.prediction_id)
+    if body.pictures:  # nothing goes to the disk for who asks in vain
+        with service.database.reading() as before:
+            _own_prediction(before, identity, body.prediction_id)
+    stored = put_all(service.pictures, body.pictures or ())
+    prediction = _own_prediction(session, identity, body.prediction_id)
     row = ProductRow(owner_id=identity.user_id, **_columns(body, tree))
     session.add(row)
     session.flush()
     show(session, service, row, stored)
-    return _answer(response, session, service, row)
+    _saved(session, service, row, prediction)
+    answer = answer_with(response, session, service, row)
+    response.headers["Location"] = f"/v1/products/{row.id}"
+    if idempotency_key is not None:
+        remember(session, identity.user_id, idempotency_key, asked, answer.model_dump_json().encode())
+    return answer
 
 
 @router.post(
     "/v1/products/propose",
     summary="Propose a category",
     response_model=PredictOut,
-    responses=responses("invalid_input", "picture_unusable", "busy"),
+    responses=responses("invalid_input", "picture_unusable", "busy", "key_reused"),
     openapi_extra={
         "requestBody": {"required": True, "content": {"application/json": {"schema": schema_of(PredictIn)}}}
     },
 )
-async def propose_category(request: Request, identity: Writer) -> Response:
+async def propose_category(request: Request, identity: Writer, idempotency_key: IdempotencyKey = None) -> Response:
     """Answer a product that is not saved yet, as /v1/predict does.
 
     Who saves it then names the `prediction_id` and the category that he chose, the proposed one or another: so it
     is known which proposals were adopted.
     """
-    return await predict(request, identity)
+    return await predict(request, identity, idempotency_key)
 
 
 @router.get("/v1/products", summary="List and search products", responses=responses("invalid_input"))
@@ -91,7 +118,7 @@ def list_products(
     filters: Annotated[ProductFilters, Query()], session: SessionDep, service: ServiceDep, identity: Reader
 ) -> ProductPage:
     """One's own products, newest first; reviewers and administrators see everybody's."""
-    wanted: Select[ProductRow] = select(ProductRow).where(_seen_by(identity))
+    wanted: Select[ProductRow] = select(ProductRow).where(seen_by(identity))
     if filters.q is not None:
         words = title_key(filters.q).split()[:_MAX_WORDS]
         wanted = wanted.where(*(ProductRow.search_key.contains(word, autoescape=True) for word in words))
@@ -102,7 +129,10 @@ def list_products(
     if filters.owner_id is not None:
         wanted = wanted.where(ProductRow.owner_id == filters.owner_id)
     rows, following = page_of(session, wanted, ProductRow.created_at, ProductRow.id, filters)
-    return ProductPage(items=_read(session, service, rows), next=following)
+    n = fitting(rows)
+    if n < len(rows):
+        following = cursor_of(Place(rows[n - 1].created_at, rows[n - 1].id))
+    return ProductPage(items=read_products(session, service, rows[:n]), next=following)
 
 
 @router.get("/v1/products/{product_id}", summary="A product", responses=responses("not_found"))
@@ -110,39 +140,44 @@ def read_product(
     product_id: ProductId, response: Response, session: SessionDep, service: ServiceDep, identity: Reader
 ) -> ProductRead:
     """A product; its `ETag` names the version."""
-    return _answer(response, session, service, _found(session, identity, product_id))
+    return answer_with(response, session, service, _found(session, identity, product_id))
 
 
 @router.put(
     "/v1/products/{product_id}",
     summary="Change a product",
     responses=responses("invalid_input", "picture_unusable", "unknown_category", "not_found", "changed_meanwhile"),
+    openapi_extra=told(ProductBody),
 )
 def replace_product(
+    identity: Writer,
     product_id: ProductId,
-    body: ProductBody,
+    body: Body,
     response: Response,
     session: SessionDep,
     service: ServiceDep,
-    identity: Writer,
     if_match: IfMatch = None,
 ) -> ProductRead:
     """Replace all that is said of a product; its pictures only where they are given."""
-    stored = None if body.pictures is None else _put(service, body.pictures)
     service.log.settle(body.prediction_id or "")
-    row = _found(session, identity, product_id)
+    if body.pictures:
+        _check_before(service, identity, product_id, if_match, body.node_id)
+    stored = None if body.pictures is None else put_all(service.pictures, body.pictures)
+    row = _found(session, identity, product_id, changed=True)
     # A category that the product has already may stay, though the tree has lost it.
     kept = body.node_id == row.node_id
     tree = None if kept else _checked_category(service, body.node_id)
+    prediction = None
     if body.prediction_id != row.prediction_id:
-        _check_prediction(session, identity, body.prediction_id)
+        prediction = _own_prediction(session, identity, body.prediction_id)
     columns = _columns(body, tree)
     if kept:
         columns["taxonomy_version"] = row.taxonomy_version
-    _change(session, row, if_match, columns)
+    change(session, row, if_match, columns)
     if stored is not None:
         show(session, service, row, stored)
-    return _answer(response, session, service, row)
+    _saved(session, service, row, prediction)
+    return answer_with(response, session, service, row)
 
 
 @router.delete(
@@ -155,16 +190,17 @@ def delete_product(
     product_id: ProductId, session: SessionDep, service: ServiceDep, identity: Writer, if_match: IfMatch = None
 ) -> None:
     """Delete a product, and its pictures unless another product shows them."""
-    row = _found(session, identity, product_id)
-    _check_version(row, if_match)
+    row = _found(session, identity, product_id, changed=True)
+    check_version(row, if_match)
     shown = pictures_of(session, [row.id]).get(row.id, ())
     session.execute(delete(ProductPicture).where(ProductPicture.product_id == row.id))
     gone = session.execute(
         delete(ProductRow).where(ProductRow.id == row.id, ProductRow.version == row.version),
         execution_options={"synchronize_session": False},
     )
-    _check_one(gone)
+    check_one(gone)
     forget(session, service, shown)
+    after_commit(session, lambda: service.lookalikes.gone([product_id]))
 
 
 @router.post(
@@ -182,11 +218,13 @@ def add_pictures(
     if_match: IfMatch = None,
 ) -> ProductRead:
     """Add pictures after those that the product has, as files of a form."""
-    stored = [service.pictures.put(file.file.read()) for file in files]
-    row = _found(session, identity, product_id)
-    _change(session, row, if_match, {})
+    _check_before(service, identity, product_id, if_match)
+    stored = [put(service.pictures, file.file.read()) for file in files]
+    row = _found(session, identity, product_id, changed=True)
+    change(session, row, if_match, {})
     show(session, service, row, [*pictures_of(session, [row.id]).get(row.id, ()), *stored])
-    return _answer(response, session, service, row)
+    _saved(session, service, row, None)
+    return answer_with(response, session, service, row)
 
 
 def delete_products_of(session: Session, service: Service, owner_id: str) -> None:
@@ -202,15 +240,29 @@ def delete_products_of(session: Session, service: Service, owner_id: str) -> Non
         forget(session, service, shown[start : start + 500])
 
 
-def _seen_by(identity: Identity) -> ColumnElement[bool]:
+def seen_by(identity: Identity) -> ColumnElement[bool]:
+    """Which products somebody may read."""
     return true() if identity.role in SEES_ALL else ProductRow.owner_id == identity.user_id
 
 
-def _found(session: Session, identity: Identity, product_id: str) -> ProductRow:
-    row = session.scalar(select(ProductRow).where(ProductRow.id == product_id, _seen_by(identity)))
+def _found(session: Session, identity: Identity, product_id: str, *, changed: bool = False) -> ProductRow:
+    wanted = select(ProductRow).where(ProductRow.id == product_id, seen_by(identity))
+    # Who is going to change it waits for the one who does.
+    row = session.scalar(wanted.with_for_update() if changed else wanted)
     if row is None:
         raise not_found(f"product {product_id}")
     return row
+
+
+def _check_before(
+    service: Service, identity: Identity, product_id: str, if_match: str | None, node_id: str | None = None
+) -> None:
+    """Refuse what will be refused, before its pictures are put into the store."""
+    with service.database.reading() as session:
+        row = _found(session, identity, product_id)
+        check_version(row, if_match)
+    if node_id != row.node_id:
+        _checked_category(service, node_id)
 
 
 def _checked_category(service: Service, node_id: str | None) -> Taxonomy | None:
@@ -237,14 +289,22 @@ def checked_node(service: Service, node_id: str) -> Taxonomy:
     return tree
 
 
-def _check_prediction(session: Session, identity: Identity, prediction_id: str | None) -> None:
-    """A product may only refer to a prediction of the caller's own."""
-    if prediction_id is not None:
-        asked = select(PredictionRow.id).where(
-            PredictionRow.id == prediction_id, PredictionRow.user_id == identity.user_id
-        )
-        if session.scalar(asked) is None:
-            raise not_found(f"prediction {prediction_id}")
+def _own_prediction(session: Session, identity: Identity, prediction_id: str | None) -> PredictionRow | None:
+    """The prediction that a product names; it must be the caller's own."""
+    if prediction_id is None:
+        return None
+    row = session.get(PredictionRow, prediction_id)
+    if row is None or row.user_id != identity.user_id:
+        raise not_found(f"prediction {prediction_id}")
+    return row
+
+
+def _saved(session: Session, service: Service, row: ProductRow, prediction: PredictionRow | None) -> None:
+    """What follows from a product that was saved, and from the prediction that it names now."""
+    product_id = row.id
+    after_commit(session, lambda: service.lookalikes.changed([product_id]))
+    if prediction is not None:
+        service.waiting.saved(session, prediction)
 
 
 def _columns(body: ProductBody, tree: Taxonomy | None) -> dict[str, Any]:
@@ -258,82 +318,3 @@ def _columns(body: ProductBody, tree: Taxonomy | None) -> dict[str, Any]:
         "taxonomy_version": None if tree is None else tree.version,
         "prediction_id": body.prediction_id,
     }
-
-
-def _check_version(row: ProductRow, if_match: str | None) -> None:
-    if if_match not in (None, "*", f'"{row.version}"'):
-        raise _changed_meanwhile(f"version {if_match} of the product, which is {row.version} by now")
-
-
-def _check_one(result: Result[Any]) -> None:
-    assert isinstance(result, CursorResult)
-    if result.rowcount != 1:
-        raise _changed_meanwhile("a version of the product that was changed at the same time")
-
-
-def _changed_meanwhile(received: str) -> ServiceError:
-    return ServiceError(
-        "changed_meanwhile",
-        received,
-        allowed="the ETag of the latest version in If-Match",
-        remedy="Read the product again, and make the change to that.",
-    )
-
-
-def _change(session: Session, row: ProductRow, if_match: str | None, columns: dict[str, Any]) -> None:
-    """Write a new version, unless another has been written since `row` was read."""
-    _check_version(row, if_match)
-    read = row.version
-    changed = session.execute(
-        update(ProductRow)
-        .where(ProductRow.id == row.id, ProductRow.version == read)
-        .values(**columns, version=read + 1, updated_at=now()),
-        execution_options={"synchronize_session": False},
-    )
-    _check_one(changed)
-    session.refresh(row)
-
-
-def _put(service: Service, pictures: Sequence[PictureIn]) -> list[Stored | str]:
-    """Put new pictures into the store; of those that are there already their hashes."""
-    found: list[Stored | str] = []
-    for picture in pictures:
-        if (picture.base64 is None) == (picture.hash is None):
-            raise ServiceError(
-                "invalid_input", "a picture with neither or both", allowed="base64 or hash", remedy="Send one."
-            )
-        found.append(picture.hash or service.pictures.put(_decoded(picture.base64 or "")))
-    return found
-
-
-def _decoded(text: str) -> bytes:
-    try:
-        return base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise ServiceError(
-            "invalid_input",
-            "a picture that is no base64",
-            allowed="the file's bytes as base64",
-            remedy="Encode it.",
-        ) from error
-
-
-def _read(session: Session, service: Service, rows: Sequence[ProductRow]) -> list[ProductRead]:
-    tree = service.models.current().taxonomy
-    pictures = pictures_of(session, [row.id for row in rows])
-    read = []
-    for row in rows:
-        node = None if row.node_id is None else tree.find(row.node_id)
-        read.append(
-            ProductRead(
-                **{name: getattr(row, name) for name in _READ},
-                path=None if node is None else tree.paths[node],
-                pictures=pictures.get(row.id, []),
-            )
-        )
-    return read
-
-
-def _answer(response: Response, session: Session, service: Service, row: ProductRow) -> ProductRead:
-    response.headers["ETag"] = f'"{row.version}"'
-    return _read(session, service, [row])[0]

@@ -9,7 +9,8 @@ What is counted: predictions that were made in a range of time. Of several curre
   tree (a rejection names none).
 - acceptance: current judgements that accept, over current judgements of predictions that decided a node. It is not
   accuracy: people also accept what they did not look at.
-- audited accuracy: the accuracy of accepted answers that were drawn for review and that a reviewer labelled since.
+- audited accuracy: the accuracy of accepted answers that were drawn for review and that a reviewer labelled since;
+  also of those that whoever had accepted them judges otherwise by now.
 - adoption: predictions whose node went into use, accepted by somebody or saved as the category of a product, over
   all predictions that decided a node; those that nobody said anything about count as not adopted.
 
@@ -20,7 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from datetime import UTC, date, datetime, timedelta
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final
 
 import numpy as np
 from fastapi import APIRouter, Query
@@ -35,56 +36,21 @@ from shelver.service.db import SessionDep
 from shelver.service.identity import allowed
 from shelver.service.paging import Moment
 from shelver.service.pictures import SEES_ALL
-from shelver.service.problems import responses
+from shelver.service.problems import ServiceError, responses
+from shelver.service.record_payloads import By, Figure, QualityFigures, QualityOut
 from shelver.service.state import ServiceDep
 from shelver.service.tables.records import FeedbackRow, PredictionRow, ProductRow
 from shelver.taxonomy import Taxonomy
 
-By = Literal["model_version", "policy", "outcome", "modality", "category", "day", "week"]
 MAX_LABELS: Final = 20_000
 """Judgements that are looked at, the latest predictions first."""
 MAX_SLICES: Final = 100
+MAX_RANGE: Final = timedelta(days=366)
 _RECENT: Final = timedelta(days=30)
 _RESAMPLES: Final = 200
 _LEAST: Final = 20
 """Fewer labels than this carry no interval of an F1."""
 router = APIRouter(tags=["feedback"])
-
-
-class Figure(BaseModel):
-    """A figure of n cases, with its interval at 95 %; without one where n is too small for it."""
-
-    value: float = Field(examples=[0.91])
-    low: float | None = Field(examples=[0.88])
-    high: float | None = Field(examples=[0.94])
-    n: int = Field(examples=[412])
-
-
-class QualityFigures(BaseModel):
-    """The figures of some predictions; each is none where there is no case."""
-
-    accuracy: Figure | None
-    weighted_f1: Figure | None
-    hierarchical_f1: Figure | None
-    acceptance: Figure | None
-    audited_accuracy: Figure | None
-    adoption: Figure | None
-    n_accepted: int = Field(description="Labels, by what they say.")
-    n_corrected: int
-    n_rejected: int
-
-
-class QualityOut(BaseModel):
-    """The figures of a range of time, of all and by slice."""
-
-    start: datetime
-    end: datetime
-    taxonomy_version: str = Field(description="The current tree.")
-    overall: QualityFigures
-    by: By | None
-    slices: dict[str, QualityFigures] = Field(description="At most 100, those with the most labels first.")
-    n_outside_tree: int = Field(description="Labels whose node the current tree has lost; no F1 counts them.")
-    complete: bool = Field(description="False where there are more judgements than are looked at.")
 
 
 class QualityFilters(BaseModel):
@@ -110,6 +76,13 @@ def read_quality(
     tree = service.models.current().taxonomy
     end = filters.end or datetime.now(UTC)
     start = filters.start or end - _RECENT
+    if end - start > MAX_RANGE:
+        raise ServiceError(
+            "invalid_input",
+            f"{(end - start).days} days",
+            allowed=f"at most {MAX_RANGE.days}",
+            remedy="Ask for one year after the other.",
+        )
     wanted = (
         select(FeedbackRow)
         .where(FeedbackRow.current_of.is_not(None), FeedbackRow.predicted_at >= start)
@@ -118,6 +91,7 @@ def read_quality(
     )
     judged = session.scalars(wanted.limit(MAX_LABELS + 1)).all()
     complete, judged = len(judged) <= MAX_LABELS, judged[:MAX_LABELS]
+    drawn = _drawn(session, start, end)
     adopted = _adopted(session, start, end, filters.by, tree)
     names = [_slice(filters.by, tree)(_of_feedback(filters.by, row)) for row in judged]
     of: dict[str, list[FeedbackRow]] = {}
@@ -132,9 +106,9 @@ def read_quality(
         start=start,
         end=end,
         taxonomy_version=tree.version,
-        overall=_figures(judged, (n_adopted, n_decided), tree),
+        overall=_figures(judged, (n_adopted, n_decided), tree, drawn),
         by=filters.by,
-        slices={name: _figures(of[name], adopted.get(name, (0, 0)), tree) for name in largest},
+        slices={name: _figures(of[name], adopted.get(name, (0, 0)), tree, drawn) for name in largest},
         n_outside_tree=sum(_is_lost(row, tree) for row in labels_of(judged)),
         complete=complete,
     )
@@ -158,10 +132,22 @@ def _is_lost(row: FeedbackRow, tree: Taxonomy) -> bool:
     return row.node_after is not None and tree.find(row.node_after) is None
 
 
-def _figures(judged: Sequence[FeedbackRow], adopted: tuple[int, int], tree: Taxonomy) -> QualityFigures:
+def _drawn(session: Session, start: datetime, end: datetime) -> frozenset[str]:
+    """Predictions that were drawn when a seller accepted them, whatever he says of them now."""
+    marked = select(FeedbackRow.prediction_id).where(
+        FeedbackRow.predicted_at >= start,
+        FeedbackRow.predicted_at < end,
+        FeedbackRow.audit,
+        FeedbackRow.role.not_in(SEES_ALL),
+    )
+    return frozenset(session.scalars(marked))
+
+
+def _figures(
+    judged: Sequence[FeedbackRow], adopted: tuple[int, int], tree: Taxonomy, drawn: frozenset[str]
+) -> QualityFigures:
     labels = labels_of(judged)
     decided = [row for row in judged if row.node_before is not None]
-    drawn = {row.prediction_id for row in judged if row.audit}
     audited = [row for row in labels if row.prediction_id in drawn and row.role in SEES_ALL]
     n_accepted = sum(row.action == "accept" for row in labels)
     pairs = [

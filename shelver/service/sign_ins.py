@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from pydantic import BaseModel, Field
 from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
 
+from shelver.service.account_payloads import TokenPair
 from shelver.service.audit import audit
 from shelver.service.db import after_commit
 from shelver.service.identity import identity_of
@@ -17,17 +17,6 @@ from shelver.service.tables.declarative import now
 from shelver.service.tokens import REFRESH_PREFIX, Access, hash_of, random_token
 
 
-class TokenPair(BaseModel):
-    """What a sign-in gives, as OAuth 2 has it."""
-
-    access_token: str = Field(examples=["eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIwZjJj.c2ln"])
-    token_type: str = "bearer"  # noqa: S105 - no secret
-    expires_in: int = Field(description="Seconds for which the access token is good.", examples=[900])
-    refresh_token: str = Field(
-        description="Good for one use at /v1/refresh, which gives the next.", examples=["shr_nFc8lY0yZkq"]
-    )
-
-
 def begin(service: Service, session: Session, user: User) -> TokenPair:
     """Sign a user in; his sign-ins that have expired are cleared away."""
     session.execute(delete(SignIn).where(SignIn.user_id == user.id, SignIn.expires_at < now()))
@@ -35,6 +24,11 @@ def begin(service: Service, session: Session, user: User) -> TokenPair:
     session.add(sign_in)
     session.flush()
     return _pair(service, session, user, sign_in)
+
+
+def sign_in_of(session: Session, token: str) -> str | None:
+    """The sign-in that a refresh token belongs to, whatever became of it."""
+    return session.scalar(select(RefreshToken.sign_in_id).where(RefreshToken.hash == hash_of(token)))
 
 
 def go_on(service: Service, session: Session, token: str) -> TokenPair | None:

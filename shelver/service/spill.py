@@ -1,6 +1,9 @@
-"""Where entries of the log wait while the database is down: append-only files of lines, synced to the disk.
+"""Where entries of the log wait: append-only files of lines.
 
-Each process appends to a file of its own and holds a lock on it. What a killed process left is taken over by the
+`Journal` has those that are on their way to the database, not synced: they outlive a process that is killed.
+`Spill` has those that wait while the database is down, synced to the disk.
+
+Each process appends to files of its own and holds a lock on them. What a killed process left is taken over by the
 next that looks: its lock went with it. A file is removed when all of it is in the database.
 """
 
@@ -9,6 +12,7 @@ from __future__ import annotations
 import fcntl
 import os
 import uuid
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +22,8 @@ from shelver.folders import refuse_file
 
 _SUFFIX: Final = ".jsonl"
 _READ_BYTES: Final = 1 << 20
+JOURNAL_BYTES: Final = 1 << 20
+"""Size at which a journal is emptied, or where some of it is not safe yet, continued in a new file."""
 
 
 @dataclass(slots=True)
@@ -28,6 +34,48 @@ class _File:
     handle: int
     size: int
     read_to: int = 0
+
+
+class Journal:
+    """The lines of entries that are not safe yet, in order of their numbers. Its caller sees to it that one thread
+    uses it at a time."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._files: deque[tuple[_File, int]] = deque()  # with the number of the last line in each
+
+    def write(self, line: str, number: int) -> None:
+        """Append a line.
+
+        Raises:
+            OSError: the disk is full or cannot be written.
+        """
+        if not self._files or self._files[-1][0].size >= JOURNAL_BYTES:
+            self._files.append((_create(self._folder, "journal-"), number))
+        file, _ = self._files[-1]
+        _append(file, f"{line}\n", sync=False)
+        self._files[-1] = file, number
+
+    def safe(self, number: int) -> None:
+        """The lines up to this number are not needed any more."""
+        while self._files and self._files[0][1] <= number:
+            file, _ = self._files[0]
+            if len(self._files) == 1:
+                if file.size >= JOURNAL_BYTES:
+                    os.ftruncate(file.handle, 0)
+                    file.size = 0
+                break
+            self._files.popleft()
+            _remove(file)
+
+    def close(self, *, keep: bool) -> None:
+        """Let go of the files; they stay for the next process where `keep`."""
+        for file, _ in self._files:
+            if keep:
+                os.close(file.handle)
+            else:
+                _remove(file)
+        self._files.clear()
 
 
 class Spill:
@@ -51,19 +99,9 @@ class Spill:
             OSError: the disk is full or cannot be written.
         """
         if self._own is None:
-            self._own = self._create()
-        own = self._own
-        data = "".join(f"{line}\n" for line in lines).encode("ascii")
-        try:
-            rest = memoryview(data)
-            while rest:
-                rest = rest[os.write(own.handle, rest) :]
-            os.fsync(own.handle)
-        except OSError:
-            # Half a group would be written again with the whole: take it back.
-            os.ftruncate(own.handle, own.size)
-            raise
-        own.size += len(data)
+            self._own = _create(self._folder, "")
+            self._sync_folder()
+        _append(self._own, "".join(f"{line}\n" for line in lines), sync=True)
 
     def next_lines(self, n: int) -> list[str]:
         """Up to n lines that wait; none when nothing does. Call `done` when they are stored."""
@@ -96,16 +134,6 @@ class Spill:
             os.close(file.handle)
         self._own = self._reading = None
 
-    def _create(self) -> _File:
-        path = self._folder / f"{uuid.uuid4().hex}{_SUFFIX}"
-        # Nobody looks at it before it is locked: an empty file that can be locked would be removed.
-        unseen = path.with_suffix(".new")
-        handle = os.open(unseen, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        unseen.rename(path)
-        self._sync_folder()
-        return _File(path, handle, 0)
-
     def _pick(self) -> _File | None:
         """A file that nobody else holds: of a killed process if there is one, else our own."""
         for path in sorted(self._folder.glob(f"*{_SUFFIX}")):
@@ -127,9 +155,8 @@ class Spill:
         return self._own
 
     def _remove(self, file: _File) -> None:
-        file.path.unlink(missing_ok=True)
+        _remove(file)
         self._sync_folder()
-        os.close(file.handle)
         self._reading = None
         if file is self._own:
             self._own = None
@@ -140,3 +167,34 @@ class Spill:
             os.fsync(handle)
         finally:
             os.close(handle)
+
+
+def _create(folder: Path, prefix: str) -> _File:
+    """A new file that we hold."""
+    path = folder / f"{prefix}{uuid.uuid4().hex}{_SUFFIX}"
+    # Nobody looks at it before it is locked: an empty file that can be locked would be removed.
+    unseen = path.with_suffix(".new")
+    handle = os.open(unseen, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
+    fcntl.flock(handle, fcntl.LOCK_EX)
+    unseen.rename(path)
+    return _File(path, handle, 0)
+
+
+def _append(file: _File, text: str, *, sync: bool) -> None:
+    data = text.encode("ascii")
+    try:
+        rest = memoryview(data)
+        while rest:
+            rest = rest[os.write(file.handle, rest) :]
+        if sync:
+            os.fsync(file.handle)
+    except OSError:
+        # Half a group would be written again with the whole: take it back.
+        os.ftruncate(file.handle, file.size)
+        raise
+    file.size += len(data)
+
+
+def _remove(file: _File) -> None:
+    file.path.unlink(missing_ok=True)
+    os.close(file.handle)

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated
 
 from fastapi import Depends, Request
 from prometheus_client import CollectorRegistry
 
 from shelver.service.answering import Answering
+from shelver.service.bounded import Bounded
 from shelver.service.champion import Models
 from shelver.service.db import Database
+from shelver.service.events import Follower
+from shelver.service.fetching import Fetching
 from shelver.service.identity import Identities
+from shelver.service.issuer import Issuer
 from shelver.service.limits import Limits
-from shelver.service.log import PredictionLog
+from shelver.service.log import MAX_WAITING, PredictionLog
+from shelver.service.lookalikes import Lookalikes
 from shelver.service.passwords import Passwords
 from shelver.service.tokens import Tokens
+from shelver.service.waiting import Waiting
 from shelver.settings import ServiceSettings
 
 if TYPE_CHECKING:  # it declares a route, which needs the service
+    from shelver.service.mail import MailHook
     from shelver.service.pictures import PictureStore
 
 
@@ -33,7 +40,12 @@ class Service:
         passwords, tokens, identities, limits: see their modules.
         models: which one answers.
         log, pictures: where predictions and pictures are kept.
+        issuer, mail: of OpenID Connect, and the hook for mail; None where the installation has none.
         answering: answers products, many at once.
+        fetching: fetches pictures that come as addresses.
+        waiting, lookalikes: what waits for reviewers, and what products look like.
+        follower: looks for events of the jobs that somebody follows.
+        streams, uploading: how many streams of events are open, and how many feeds come in.
     """
 
     settings: ServiceSettings
@@ -47,10 +59,22 @@ class Service:
     log: PredictionLog
     pictures: PictureStore
     answering: Answering
+    fetching: Fetching
+    waiting: Waiting
+    lookalikes: Lookalikes
+    issuer: Issuer | None
+    mail: MailHook | None
+    follower: Follower = field(default_factory=Follower)
+    streams: Bounded = field(default_factory=lambda: Bounded("streams of events", a_caller=8, in_all=200))
+    uploading: Bounded = field(default_factory=lambda: Bounded("uploads", a_caller=2, in_all=20))
 
     def checks(self) -> dict[str, bool]:
         """What must be well before requests can be answered."""
-        return {"database": self.database.answers(), "model": self.models.fresh()}
+        return {
+            "database": self.database.answers(),
+            "model": self.models.fresh(),
+            "log": self.log.figures().n_waiting < MAX_WAITING // 2,
+        }
 
 
 def service_of(request: Request) -> Service:

@@ -13,10 +13,10 @@ from typing import Annotated, Final
 import numpy as np
 from fastapi import APIRouter, Query
 from numpy.typing import NDArray
-from pydantic import BaseModel, Field
 
 from shelver.service.champion import Loaded
 from shelver.service.identity import allowed
+from shelver.service.model_payloads import FoundNodes, NodeAttribute, NodeDetail, TaxonomyOut, TreeNode
 from shelver.service.problems import not_found, responses
 from shelver.service.state import ServiceDep
 from shelver.taxonomy import Taxonomy
@@ -109,53 +109,6 @@ def search_of(tree: Taxonomy) -> Search:
     return Search(tree)
 
 
-class NodeOut(BaseModel):
-    """A node in a list."""
-
-    node_id: str = Field(examples=["1604"])
-    name: str = Field(examples=["Clothing"])
-    path: list[str] = Field(examples=[["Apparel & Accessories", "Clothing"]])
-    level: int = Field(description="1 is the first below the root.", examples=[2])
-    is_leaf: bool = Field(examples=[False])
-
-
-class AttributeOut(BaseModel):
-    """An attribute that applies to a node."""
-
-    name: str = Field(examples=["colour"])
-    multi: bool = Field(description="A product may have several values.", examples=[False])
-    values: list[str] = Field(description="Those that the model can answer.", examples=[["black", "white"]])
-
-
-class NodeDetail(NodeOut):
-    """A node, what is around it, and what applies to it."""
-
-    holds_products: bool = Field(description="Whether the model may put a product here.", examples=[True])
-    parents: list[NodeOut] = Field(description="From level 1 down to the parent.")
-    children: list[NodeOut]
-    attributes: list[AttributeOut]
-
-
-class TaxonomyOut(BaseModel):
-    """Facts of the tree."""
-
-    taxonomy_version: str = Field(examples=["8f8c3ceda1ab8ca8"])
-    model_version: str = Field(examples=["4f9b093fc85d"])
-    n_nodes: int = Field(examples=[10595])
-    n_leaves: int = Field(examples=[8000])
-    n_levels: int = Field(examples=[7])
-    nodes_by_level: list[int] = Field(examples=[[21, 192]])
-    attributes: list[str] = Field(description="Those that the model has learned.", examples=[["colour"]])
-    roots: list[NodeOut] = Field(description="The nodes of level 1.")
-
-
-class FoundOut(BaseModel):
-    """Nodes that a search found, the best first."""
-
-    taxonomy_version: str = Field(examples=["8f8c3ceda1ab8ca8"])
-    nodes: list[NodeOut]
-
-
 @router.get("", dependencies=READERS, summary="Read facts of the tree")
 def read_taxonomy(service: ServiceDep) -> TaxonomyOut:
     """Size and first level of the tree of the model that answers."""
@@ -180,11 +133,11 @@ def search_nodes(
         str, Query(min_length=1, max_length=200, description="Words, or their beginnings.", examples=["chair"])
     ],
     n: Annotated[int, Query(ge=1, le=100, description="At most so many.")] = 20,
-) -> FoundOut:
+) -> FoundNodes:
     """Nodes by words of their names and paths; case and accents do not matter."""
     loaded = service.models.current()
     tree = loaded.taxonomy
-    return FoundOut(
+    return FoundNodes(
         taxonomy_version=loaded.taxonomy_version, nodes=[_node(tree, k) for k in search_of(tree)(q, n)]
     )
 
@@ -206,8 +159,8 @@ def read_node(node_id: str, service: ServiceDep) -> NodeDetail:
     )
 
 
-def _node(tree: Taxonomy, k: int) -> NodeOut:
-    return NodeOut(
+def _node(tree: Taxonomy, k: int) -> TreeNode:
+    return TreeNode(
         node_id=tree.ids[k],
         name=tree.names[k],
         path=list(tree.path_names(k)),
@@ -216,11 +169,11 @@ def _node(tree: Taxonomy, k: int) -> NodeOut:
     )
 
 
-def _attributes(loaded: Loaded, k: int) -> list[AttributeOut]:
+def _attributes(loaded: Loaded, k: int) -> list[NodeAttribute]:
     known = loaded.classifier.prob2pred.attributes
     if known is None:
         return []
     return [
-        AttributeOut(name=known.names[a], multi=known.multi[a], values=list(known.values[a]))
+        NodeAttribute(name=known.names[a], multi=known.multi[a], values=list(known.values[a]))
         for a in np.flatnonzero(known.applies[k]).tolist()
     ]

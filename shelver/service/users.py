@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from shelver.service import one_time, sign_ins
 from shelver.service.account_payloads import Account, Email, Name
-from shelver.service.accounts import add_user, keep_an_admin
+from shelver.service.accounts import add_user, keep_an_admin, locked_user
 from shelver.service.audit import audit
 from shelver.service.db import SessionDep, after_commit
 from shelver.service.identity import Identity, allowed
@@ -44,7 +44,7 @@ class NewUser(BaseModel):
 class UserChange(BaseModel):
     """What an administrator may change; what is left out stays."""
 
-    role: PersonRole | None = None
+    role: PersonRole | None = Field(None, examples=["reviewer"])
     disabled: bool | None = None
 
 
@@ -96,6 +96,9 @@ def change_user(
 ) -> Account:
     """Change a role, disable an account or enable it again; its tokens end at once."""
     user = _user(session, user_id)
+    if user.role == "admin" and (body.disabled or body.role not in (None, "admin")):
+        keep_an_admin(session, user)  # locks the administrators, before the user is locked
+    user = _user(session, user_id, lock=True)
     if body.role is not None and body.role != user.role:
         if user.role == "service":
             raise ServiceError(
@@ -104,13 +107,10 @@ def change_user(
                 allowed="the role service, which machines keep",
                 remedy="Make an account for the person.",
             )
-        if user.role == "admin":
-            keep_an_admin(session, user)
         audit(session, identity, "user.role", user.id, {"from": user.role, "to": body.role})
         user.role = body.role
         user.version += 1
     if body.disabled is True and user.disabled_at is None:
-        keep_an_admin(session, user)
         audit(session, identity, "user.disabled", user.id)
         user.disabled_at = now()
         user.version += 1
@@ -135,8 +135,8 @@ def create_password_token(
     return _password_token(session, user, service.settings.one_time_s)
 
 
-def _user(session: Session, user_id: str) -> User:
-    user = session.get(User, user_id)
+def _user(session: Session, user_id: str, *, lock: bool = False) -> User:
+    user = locked_user(session, user_id) if lock else session.get(User, user_id)
     if user is None or user.deleted_at is not None:
         raise not_found("user of that id")
     return user

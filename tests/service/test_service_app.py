@@ -9,13 +9,22 @@ from pathlib import Path
 
 import pytest
 from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
 from fastapi.testclient import TestClient
 from httpx2 import Response
 from prometheus_client import CollectorRegistry
 
-from shelver.errors import ConfigError, ImageError, MissingExtraError, ParityError, ShelverError, TaxonomyError
+from shelver.errors import (
+    ConfigError,
+    ImageError,
+    MissingExtraError,
+    ParityError,
+    ShelverError,
+    StorageError,
+    TaxonomyError,
+)
 from shelver.service.operations import Requests
-from shelver.service.problems import CODES, ServiceError, handle_problems, table_of_codes
+from shelver.service.problems import CODES, MAX_FIELDS, ServiceError, handle_problems, table_of_codes
 
 DOCS = Path(__file__).parent.parent.parent / "docs" / "service.md"
 KEYS = {"type", "title", "status", "detail", "instance", "code", "request_id"}
@@ -63,6 +72,7 @@ SAID = {"allowed": "what may", "remedy": "Do this."}
         (TaxonomyError("x", **SAID), 422, "taxonomy_refused"),
         (ImageError("image_too_large", "x", **SAID), 422, "picture_unusable"),
         (MissingExtraError("x", **SAID), 501, "not_installed"),
+        (StorageError("x", **SAID), 503, "storage_unavailable"),
     ],
 )
 def test_errors_from_below_have_a_code(error: ShelverError, status: int, code: str) -> None:
@@ -100,6 +110,16 @@ def test_a_wrong_input_names_its_fields_without_repeating_them(client: TestClien
     answer = client.post("/v1/register", json={"email": "s3cret", "name": 3})
     assert {field["field"] for field in answer.json()["fields"]} == {"body.email", "body.name", "body.password"}
     assert "s3cret" not in answer.text
+
+
+def test_a_problem_names_only_some_of_very_many_fields(client: TestClient) -> None:
+    registration = client.post("/v1/register", json={"email": 1, "name": 2, "password": 3})
+    assert len(registration.json()["fields"]) == 3
+    error = RequestValidationError([{"loc": ("body", "x" * 5000), "msg": "y" * 5000}] * 5000)
+    problem = raised(error)
+    assert len(problem.json()["fields"]) == MAX_FIELDS
+    assert "5000 in all" in problem.json()["detail"]
+    assert len(problem.content) < 20_000
 
 
 def test_the_openapi_document_describes_every_route(client: TestClient) -> None:

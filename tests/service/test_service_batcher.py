@@ -184,6 +184,24 @@ def test_one_caller_cannot_keep_others_out() -> None:
         asyncio.run(ask(batcher))
 
 
+def test_one_who_has_none_at_work_gets_a_spare_place() -> None:
+    batcher: Batcher[int, int] = Batcher(lambda items: items, n_places=2, n_spare=1)
+    try:
+        with batcher.reserve("greedy", 2):
+            assert not batcher.has_room("greedy")
+            with pytest.raises(BusyError):
+                batcher.reserve("greedy")
+            with pytest.raises(BusyError):
+                batcher.reserve("new", 2)
+            assert batcher.has_room("new")
+            with batcher.reserve("new"):
+                assert not batcher.has_room("new")
+                assert not batcher.has_room("another")
+            assert batcher.n_held == 2
+    finally:
+        batcher.close(1)
+
+
 def test_who_left_is_skipped_and_his_place_is_free() -> None:
     worker = Worker()
 

@@ -180,6 +180,28 @@ def test_a_part_of_what_is_accepted_goes_to_review_and_accepting_again_draws_no_
     assert drawn() == first
 
 
+def test_what_was_drawn_stays_drawn_and_reviewers_do_not_audit_themselves(
+    make_app: Callable[..., TestClient],
+) -> None:
+    client = make_app(audit_share=1.0)
+    seller, reviewer = signed_in(client, "seller"), signed_in(client, "reviewer")
+    node = service_behind(client).models.current().taxonomy.ids[-1]
+    own, changed, right = (predicted(seller, node) for _ in range(3))
+    assert judge(reviewer, own, "accept").json()["audit"] is False
+    for prediction in (changed, right):
+        judge(seller, prediction, "accept")
+    judge(seller, changed, "reject")  # he sees his mistake: it stays in the sample
+    judge(reviewer, changed, "reject")
+    judge(reviewer, right, "accept")
+    audited = reviewer.get("/v1/metrics").json()["overall"]["audited_accuracy"]
+    assert (audited["value"], audited["n"]) == (0.5, 2)
+
+
+def test_figures_are_of_a_year_at_most(as_role: AsRole) -> None:
+    answer = as_role("reviewer").get("/v1/metrics", params={"from": "2020-01-01T00:00:00Z"})
+    assert code_of(answer) == (422, "invalid_input")
+
+
 def test_feedback_is_listed_by_page_and_filter(seller: TestClient, as_role: AsRole, tree: Taxonomy) -> None:
     for i in range(5):
         judge(seller, predicted(seller, tree.ids[-1]), "accept" if i % 2 else "reject")

@@ -22,14 +22,16 @@ from sqlalchemy import select
 from shelver.service.db import Database, open_database
 from shelver.service.entries import Entry
 from shelver.service.log import GROUP, LogFullError, PredictionLog
-from shelver.service.spill import Spill
+from shelver.service.spill import JOURNAL_BYTES, Journal, Spill
 from shelver.service.state import Service
 from shelver.service.tables import Base
+from shelver.service.tables.accounts import User
 from shelver.service.tables.declarative import new_id
 from shelver.service.tables.records import PredictionRow
 
 WRITER = """
 import sys
+import time
 from pathlib import Path
 from sqlalchemy import event
 from shelver.service.db import open_database
@@ -101,6 +103,11 @@ def wait_until(holds: Callable[[], bool], timeout_s: float = 15.0) -> None:
         time.sleep(0.02)
 
 
+def waiting(tmp_path: Path) -> list[Path]:
+    """Files whose entries wait for the database; a journal is there as long as the log is."""
+    return [path for path in (tmp_path / "log").iterdir() if not path.name.startswith("journal-")]
+
+
 def locked(path: Path) -> sqlite3.Connection:
     """Another program holds the database's write lock until this connection rolls back."""
     other = sqlite3.connect(path, isolation_level=None)
@@ -162,7 +169,7 @@ def test_while_the_database_is_locked_entries_go_to_the_disk_and_from_there_to_t
             assert stored(database) == []
             other.rollback()
             wait_until(lambda: log.figures().n_stored == 700)
-            wait_until(lambda: not list((tmp_path / "log").iterdir()))
+            wait_until(lambda: not waiting(tmp_path))
             assert log.figures().database_up
     assert sorted(stored(database)) == sorted(one.id for one in written)
 
@@ -260,6 +267,36 @@ def test_long_and_odd_texts_are_stored_as_far_as_a_database_can(database: Databa
     assert (row.product_id, row.node_id, row.confidence) == ("x" * 255, "ab?", None)
 
 
+def test_nothing_more_is_written_about_somebody_who_was_deleted(database: Database, tmp_path: Path) -> None:
+    with database.writing() as session:
+        session.add(User(id="gone", name="", role="seller", deleted_at=datetime.now(UTC)))
+    late, other = entry(user_id="gone"), entry(user_id="somebody")
+    with PredictionLog(database, tmp_path / "log") as log:
+        for one in (late, other):
+            log.write(one)
+    assert stored(database) == [other.id]
+
+
+def test_a_journal_has_what_is_not_safe_yet_and_does_not_grow_for_ever(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    line = "x" * 100_000
+    for number in range(1, 36):
+        journal.write(line, number)
+        journal.safe(number - 3)
+    sizes = [path.stat().st_size for path in tmp_path.iterdir()]
+    assert 3 * len(line) < sum(sizes) < 3 * JOURNAL_BYTES
+    journal.safe(35)
+    assert [path.stat().st_size < JOURNAL_BYTES for path in tmp_path.iterdir()] == [True]
+    journal.write("the last", 36)
+    journal.close(keep=True)
+    spill, found = Spill(tmp_path), []
+    while lines := spill.next_lines(10):
+        found += lines
+        spill.done()
+    assert found[-1] == "the last"
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_log_that_can_take_no_more_says_so(database: Database, tmp_path: Path) -> None:
     other = locked(tmp_path / "log.db")
     with PredictionLog(database, tmp_path / "log", max_waiting=3) as log:
@@ -282,7 +319,7 @@ def test_old_entries_are_deleted(database: Database, tmp_path: Path) -> None:
         wait_until(lambda: stored(database) == [young.id])
 
 
-def test_a_killed_process_loses_and_repeats_nothing_that_was_safe(
+def test_a_killed_process_loses_and_repeats_nothing_that_the_log_has_taken(
     url: str, database: Database, tmp_path: Path
 ) -> None:
     (tmp_path / "tests_entry.py").write_text(ENTRY)
@@ -307,7 +344,7 @@ def test_a_killed_process_loses_and_repeats_nothing_that_was_safe(
         child.wait()
         child.stderr.close()
         if lock is not None:
-            n_waiting += len(list((tmp_path / "log").glob("*.jsonl")))
+            n_waiting += len(waiting(tmp_path))
             lock.rollback()
     with PredictionLog(database, tmp_path / "log") as log:
         wait_until(lambda: not list((tmp_path / "log").iterdir()))

@@ -38,6 +38,7 @@ def test_a_new_installation_is_alive_and_ready(client: TestClient) -> None:
     assert client.get("/readyz").json() == {"status": "ready"}
 
 
+@pytest.mark.usefixtures("only_sqlite")
 def test_a_database_that_does_not_answer_is_not_ready(
     client: TestClient, service: Service, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -54,6 +55,7 @@ def test_a_database_that_does_not_answer_is_not_ready(
     assert (refused.status_code, refused.json()["code"]) == (503, "database_unavailable")
 
 
+@pytest.mark.usefixtures("only_sqlite")
 def test_who_was_known_a_moment_ago_is_known_while_the_database_is_away(
     client: TestClient, service: Service, as_role: Callable[..., TestClient], tmp_path: Path
 ) -> None:
@@ -143,10 +145,11 @@ def test_a_secret_is_made_once_and_only_its_owner_can_read_it(
 
 
 def test_the_command_line_prints_a_token_for_the_first_administrator_only(
-    empty_settings: Path, make_app: Callable[..., TestClient]
+    empty_settings: Path, make_app: Callable[..., TestClient], database_url: str | None
 ) -> None:
     def call() -> Result:
-        return CliRunner().invoke(account_commands, ["--data", str(empty_settings / "data"), "--json"])
+        database = [] if database_url is None else ["--database", database_url]
+        return CliRunner().invoke(account_commands, ["--data", str(empty_settings / "data"), "--json", *database])
 
     first, second = (json.loads(call().stdout)["token"] for _ in range(2))
     client = make_app()

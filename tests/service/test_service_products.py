@@ -118,7 +118,8 @@ def test_a_change_made_from_an_old_version_is_refused(seller: TestClient) -> Non
         assert code_of(refused) == (412, "changed_meanwhile")
     assert seller.get(url).json()["title"] == "first"
     assert seller.put(url, json={"title": "third"}, headers={"If-Match": "*"}).json()["version"] == 3
-    assert seller.put(url, json={"title": "x"}, headers={"If-Match": "three"}).status_code == 422
+    for named, status in (("three", 412), ('W/"3"', 412), ('"1", "2"', 412), ('"2", "3"', 200)):
+        assert seller.put(url, json={"title": "x"}, headers={"If-Match": named}).status_code == status
 
 
 def test_of_changes_at_the_same_moment_exactly_one_wins(seller: TestClient) -> None:
@@ -135,6 +136,23 @@ def test_of_changes_at_the_same_moment_exactly_one_wins(seller: TestClient) -> N
         thread.join()
     assert sorted(answers) == [200, 412, 412, 412, 412, 412]
     assert seller.get(url).json()["version"] == 2
+
+
+def test_changes_that_name_no_version_are_made_one_after_the_other(seller: TestClient) -> None:
+    url = f"/v1/products/{add(seller)['id']}"
+    answers: list[int] = []
+    threads = [
+        threading.Thread(
+            target=lambda i=i: answers.append(seller.put(url, json={"title": f"no. {i}"}).status_code)
+        )
+        for i in range(5)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert answers == [200] * 5
+    assert seller.get(url).json()["version"] == 6
 
 
 def test_a_category_must_stand_in_the_tree(seller: TestClient) -> None:
@@ -173,6 +191,7 @@ def test_what_cannot_be_used_is_refused(seller: TestClient) -> None:
         {"pictures": [{"hash": "0" * 64, "base64": "AA=="}]},
         {"pictures": [{"base64": "AA=="}] * 13},
         {"prediction_id": "x"},
+        {"attributes": {f"a{i}": ["x" * 250] * 10 for i in range(7)}},
     ]
     for said in wrong:
         assert seller.post("/v1/products", json=said).status_code == 422, said
@@ -195,6 +214,61 @@ def test_lists_go_page_by_page_newest_first_while_others_add(seller: TestClient)
         answer = seller.get("/v1/products", params={"after": wrong})
         assert answer.status_code in (200, 422)
         assert answer.status_code == 422 or wrong == "WyIyMDI2LTAxLTAxIiwgIngiXQ"
+
+
+def test_a_page_of_large_products_is_shorter(seller: TestClient) -> None:
+    ids = [add(seller, description="x" * 50_000)["id"] for _ in range(23)]
+    first = seller.get("/v1/products", params={"limit": 200}).json()
+    assert [item["id"] for item in first["items"]] == ids[:2:-1]
+    second = seller.get("/v1/products", params={"limit": 200, "after": first["next"]}).json()
+    assert ([item["id"] for item in second["items"]], second["next"]) == (ids[2::-1], None)
+
+
+def test_a_product_is_added_once_for_each_key(seller: TestClient, as_role: AsRole) -> None:
+    key = {"Idempotency-Key": "k1"}
+    first = seller.post("/v1/products", json={"title": "chair"}, headers=key)
+    again = seller.post("/v1/products", json={"title": "chair"}, headers=key)
+    assert (first.status_code, again.status_code) == (201, 201)
+    assert again.json() == first.json()
+    for name in ("Location", "ETag"):
+        assert again.headers[name] == first.headers[name]
+    assert first.headers["Location"] == f"/v1/products/{first.json()['id']}"
+    assert (first.headers.get("Idempotency-Replayed"), again.headers["Idempotency-Replayed"]) == (None, "true")
+    other = seller.post("/v1/products", json={"title": "lamp"}, headers=key)
+    assert code_of(other) == (409, "key_reused")
+    refused = seller.post("/v1/products", json={"node_id": "nowhere"}, headers={"Idempotency-Key": "k2"})
+    assert code_of(refused) == (422, "unknown_category")
+    assert seller.post("/v1/products", json={"title": "lamp"}, headers={"Idempotency-Key": "k2"}).is_success
+    assert len(seller.get("/v1/products").json()["items"]) == 2
+    assert (
+        as_role("seller").post("/v1/products", json={"title": "lamp"}, headers=key).is_success
+    )  # keys are one's own
+
+
+def test_a_proposal_is_made_once_for_each_key(seller: TestClient) -> None:
+    ids = {
+        seller.post("/v1/products/propose", json={"title": "chair"}, headers={"Idempotency-Key": "p"}).json()[
+            "prediction_id"
+        ]
+        for _ in range(2)
+    }
+    assert len(ids) == 1
+
+
+def test_who_asks_in_vain_leaves_no_picture(seller: TestClient, service: Service, draw: Draw) -> None:
+    red = draw((200, 20, 20), 1)
+    url = f"/v1/products/{add(seller)['id']}"
+    old = {"If-Match": '"7"'}
+    for refused in (
+        seller.post(f"/v1/products/{new_id()}/pictures", files={"files": red}),
+        seller.put(f"/v1/products/{new_id()}", json={"pictures": [in_base64(red)]}),
+        seller.put(url, json={"pictures": [in_base64(red)]}, headers=old),
+        seller.put(url, json={"pictures": [in_base64(red)], "node_id": "nowhere"}),
+        seller.post(f"{url}/pictures", files={"files": red}, headers=old),
+        seller.post("/v1/products", json={"pictures": [in_base64(red)], "prediction_id": new_id()}),
+    ):
+        assert refused.status_code in (404, 412, 422)
+    assert list(service.pictures.hashes()) == []
 
 
 def test_pages_part_products_of_the_same_moment(seller: TestClient, service: Service) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from shelver.service.tables import accounts, models, records
+from shelver.service.tables import accounts, models, openid, records, repeats, reviews, vectors, work
 from shelver.service.tables.declarative import Base
 
-__all__ = ["Base", "accounts", "models", "records"]
+__all__ = ["Base", "accounts", "models", "openid", "records", "repeats", "reviews", "vectors", "work"]

@@ -8,6 +8,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from sqlalchemy import ForeignKey, String, Text
+from sqlalchemy.dialects.mysql import MEDIUMTEXT
 from sqlalchemy.orm import Mapped, mapped_column
 
 from shelver.service.tables.declarative import Base, WithId, now
@@ -88,5 +89,5 @@ class AuditEntry(WithId, Base):
     user_id: Mapped[str | None] = mapped_column(ForeignKey("users.id"), index=True)  # None: the command line
     action: Mapped[str] = mapped_column(String(64), index=True)
     subject: Mapped[str] = mapped_column(String(255))
-    detail: Mapped[str] = mapped_column(Text)  # JSON
+    detail: Mapped[str] = mapped_column(Text().with_variant(MEDIUMTEXT(), "mysql", "mariadb"))  # JSON
     request_id: Mapped[str | None] = mapped_column(String(64))

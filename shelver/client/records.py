@@ -1,0 +1,137 @@
+"""Operations on what the service keeps: products, the log, feedback, jobs, one's own account."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+
+from shelver.client.call import Call, get, given, if_match, new_key, nothing, part, post, reads, said
+from shelver.service.account_payloads import Account
+from shelver.service.job_payloads import JobIn, JobPage, JobRead, UploadRead
+from shelver.service.product_payloads import ProductBody, ProductPage, ProductRead
+from shelver.service.record_payloads import (
+    Action,
+    By,
+    FeedbackPage,
+    FeedbackRead,
+    PredictionPage,
+    QualityOut,
+    WholePrediction,
+)
+
+
+def create_product(body: ProductBody, *, idempotency_key: str | None = None) -> Call[ProductRead]:
+    """Add a product of one's own."""
+    return post("/v1/products", ProductRead, said(body), key=idempotency_key or new_key())
+
+
+def list_products(
+    *, q: str | None = None, node_id: str | None = None, limit: int = 50, after: str | None = None
+) -> Call[ProductPage]:
+    """Products, newest first; `q` are words of the title or brand."""
+    return get("/v1/products", ProductPage, q=q, node_id=node_id, limit=limit, after=after)
+
+
+def read_product(product_id: str) -> Call[ProductRead]:
+    """A product."""
+    return get(f"/v1/products/{part(product_id)}", ProductRead)
+
+
+def replace_product(product_id: str, body: ProductBody, *, version: int | None = None) -> Call[ProductRead]:
+    """Replace all that is said of a product; with `version`, only if that is its latest.
+
+    With `version`, a `NoAnswerError` leaves open whether it was done: read the product.
+    """
+    return Call(
+        "PUT",
+        f"/v1/products/{part(product_id)}",
+        reads(ProductRead),
+        body={"json": said(body)},
+        headers=if_match(version),
+        repeatable=version is None,
+    )
+
+
+def delete_product(product_id: str, *, version: int | None = None) -> Call[None]:
+    """Delete a product; with `version`, only if that is its latest. A `NoAnswerError` leaves it open."""
+    return Call("DELETE", f"/v1/products/{part(product_id)}", nothing, headers=if_match(version))
+
+
+def give_feedback(
+    prediction_id: str, action: Action, *, node_id: str | None = None, note: str | None = None
+) -> Call[FeedbackRead]:
+    """Accept, correct (to `node_id`) or reject a prediction."""
+    body = {"action": action} | given(node_id=node_id, note=note)
+    return post(f"/v1/predictions/{part(prediction_id)}/feedback", FeedbackRead, body)
+
+
+def list_feedback(
+    *,
+    action: Action | None = None,
+    audit: bool | None = None,
+    limit: int = 50,
+    after: str | None = None,
+) -> Call[FeedbackPage]:
+    """Judgements, newest first."""
+    return get("/v1/feedback", FeedbackPage, action=action, audit=audit, limit=limit, after=after)
+
+
+def list_predictions(
+    *, outcome: str | None = None, policy: str | None = None, limit: int = 50, after: str | None = None
+) -> Call[PredictionPage]:
+    """The log, newest first."""
+    return get("/v1/predictions", PredictionPage, outcome=outcome, policy=policy, limit=limit, after=after)
+
+
+def read_prediction(prediction_id: str) -> Call[WholePrediction]:
+    """A prediction with the answer that was given."""
+    return get(f"/v1/predictions/{part(prediction_id)}", WholePrediction)
+
+
+def read_quality(
+    *, start: datetime | None = None, end: datetime | None = None, by: By | None = None
+) -> Call[QualityOut]:
+    """Accuracy, F1, acceptance and adoption of recent predictions, with intervals."""
+    params = {"from": start and start.isoformat(), "to": end and end.isoformat(), "by": by}
+    return get("/v1/metrics", QualityOut, **params)
+
+
+def upload_feed(path: Path, *, name: str | None = None) -> Call[UploadRead]:
+    """Upload a feed that a job will read; the same bytes are kept once."""
+    headers = {"Content-Type": "application/octet-stream", "Content-Length": str(path.stat().st_size)}
+    params = {"name": name or path.name}
+    body = {"file": path}
+    return Call("POST", "/v1/uploads", reads(UploadRead), params, body, headers, repeatable=True)
+
+
+def start_job(body: JobIn, *, idempotency_key: str | None = None) -> Call[JobRead]:
+    """Put a job into the queue."""
+    return post("/v1/jobs", JobRead, said(body), key=idempotency_key or new_key())
+
+
+def read_job(job_id: str) -> Call[JobRead]:
+    """A job: how far it came, and what came of it."""
+    return get(f"/v1/jobs/{part(job_id)}", JobRead)
+
+
+def list_jobs(
+    *, kind: str | None = None, state: str | None = None, limit: int = 50, after: str | None = None
+) -> Call[JobPage]:
+    """Jobs, newest first."""
+    return get("/v1/jobs", JobPage, kind=kind, state=state, limit=limit, after=after)
+
+
+def cancel_job(job_id: str) -> Call[JobRead]:
+    """Stop a job."""
+    return Call("POST", f"/v1/jobs/{part(job_id)}/cancel", reads(JobRead), repeatable=True)
+
+
+def read_job_file(job_id: str, name: str) -> Call[bytes]:
+    """A file that a job has written."""
+    path = f"/v1/jobs/{part(job_id)}/files/{part(name)}"
+    return Call("GET", path, lambda response: response.content, repeatable=True)
+
+
+def read_me() -> Call[Account]:
+    """One's own account."""
+    return get("/v1/me", Account)
