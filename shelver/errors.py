@@ -12,6 +12,7 @@
     │   ├── ModelError           the folder is no whole model folder
     │   └── ShapeError           an array has the wrong shape
     ├── MissingExtraError        an optional part is not installed              501, exit 2
+    ├── StorageError             the object storage does not answer             503, exit 1
     └── ParityError              the exported model answers differently         500, exit 1
 
 Each says what was received, what is allowed and what to do, so one handler can render any of them:
@@ -88,6 +89,20 @@ class MissingExtraError(ShelverError):
 
     http_status = 501
     exit_status = 2
+
+
+class StorageError(ShelverError):
+    """The object storage does not answer, or refuses.
+
+    Args:
+        detail: what it said, for the log: nobody else may read it.
+    """
+
+    http_status = 503
+
+    def __init__(self, received: str, *, allowed: str, remedy: str, detail: str = "") -> None:
+        self.detail = detail
+        super().__init__(received, allowed=allowed, remedy=remedy)
 
 
 class ParityError(ShelverError):

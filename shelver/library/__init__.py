@@ -5,7 +5,9 @@ says, and the first time in a process of its own. Aliases say which one answers 
 (challenger) and which one answered before (previous).
 
 store.py    ModelStore: register, list, promote, roll back
+aliases.py  champion, challenger, previous: read, change
 records.py  what is noted of a model, and of which one is what
+remote.py   the same in object storage
 intake.py   a folder from outside, copied in without trusting it
 trial.py    the first load, in a child process
 child.py    what that process does
