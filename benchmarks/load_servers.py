@@ -25,11 +25,11 @@ Run = Callable[[int], None]
 
 def ours(model: Path, data: Path, threads: int) -> tuple[Run, str]:
     """The whole service as `shelver serve` starts it, with one machine's account, and the key of that."""
+    from shelver.service.accounts.secret import database_url
+    from shelver.service.accounts.tokens import KEY_PREFIX, hash_of, random_token
     from shelver.service.db import migrate, open_database
-    from shelver.service.secret import database_url
     from shelver.service.server import serve
     from shelver.service.tables.accounts import ApiKey, User
-    from shelver.service.tokens import KEY_PREFIX, hash_of, random_token
     from shelver.settings import ServiceSettings
 
     settings = ServiceSettings(model=model, data=data, threads=threads)

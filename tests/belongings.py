@@ -16,8 +16,8 @@ from fastapi.testclient import TestClient
 from PIL import Image
 from service_rig import service_behind
 
-from shelver.service.events import happened
-from shelver.service.job_keeping import FILES, job_folder
+from shelver.service.jobs.events import happened
+from shelver.service.jobs.keeping import FILES, job_folder
 from shelver.service.tables.declarative import now
 from shelver.service.tables.work import JobRow
 

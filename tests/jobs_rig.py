@@ -6,7 +6,7 @@ from typing import Any
 
 from fastapi.testclient import TestClient
 
-from shelver.service.leases import Lease, claim
+from shelver.service.jobs.leases import Lease, claim
 from shelver.service.state import Service
 
 FEED = b"id,title,category\n1,folding deck chair,Home > Chairs > Deck\n"

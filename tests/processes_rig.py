@@ -22,11 +22,11 @@ from typing import Any, Final
 import httpx2
 import psutil
 
-from shelver.service import secret
+from shelver.service.accounts import secret
+from shelver.service.accounts.tokens import Access, Tokens
 from shelver.service.db import migrate, open_database
 from shelver.service.tables.accounts import SignIn, User
 from shelver.service.tables.declarative import now
-from shelver.service.tokens import Access, Tokens
 from shelver.settings import ServiceSettings
 
 START_S: Final = 60.0

@@ -19,10 +19,10 @@ from typing import Any
 
 import psutil
 
+from shelver.service.accounts.secret import database_url
+from shelver.service.accounts.tokens import KEY_PREFIX, hash_of, random_token
 from shelver.service.db import migrate, open_database
-from shelver.service.secret import database_url
 from shelver.service.tables.accounts import ApiKey, User
-from shelver.service.tokens import KEY_PREFIX, hash_of, random_token
 from shelver.settings import ServiceSettings
 
 START_S = 120.0

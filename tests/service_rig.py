@@ -15,13 +15,13 @@ import pytest
 import structlog
 from fastapi.testclient import TestClient
 
+from shelver.service.accounts.identity import Role
+from shelver.service.accounts.tokens import KEY_PREFIX, Access, hash_of, random_token
 from shelver.service.app import create_app
-from shelver.service.identity import Role
 from shelver.service.operations import set_up_logs
 from shelver.service.state import Service
 from shelver.service.tables.accounts import ApiKey, SignIn, User
 from shelver.service.tables.declarative import now
-from shelver.service.tokens import KEY_PREFIX, Access, hash_of, random_token
 from shelver.settings import ServiceSettings
 
 PASSWORD = "a long enough password"

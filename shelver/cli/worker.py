@@ -37,9 +37,9 @@ def worker(
     import signal
 
     from shelver.errors import ConfigError
-    from shelver.service.job_payloads import KINDS
+    from shelver.service.jobs.payloads import KINDS
+    from shelver.service.jobs.workplace import open_workplace
     from shelver.service.logs import set_up_logs
-    from shelver.service.workplace import open_workplace
     from shelver.worker.runner import Runner
 
     unknown = sorted(set(kind or ()) - set(KINDS))

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from shelver.client.call import Call, ask, given, new_key, post, said
 from shelver.client.pictures import Picture, as_base64, fields_of
-from shelver.service.payloads import (
+from shelver.service.answers.payloads import (
     DecideOut,
     EmbedOut,
     PredictBatchOut,
@@ -24,7 +24,7 @@ from shelver.service.payloads import (
     ProbabilitiesRow,
     ProductIn,
 )
-from shelver.service.similar_payloads import SimilarOut
+from shelver.service.lookalikes.payloads import SimilarOut
 
 
 def product(

@@ -17,7 +17,7 @@ from shelver.client import answers, configuration, exchange, following, records
 from shelver.client.call import Call
 from shelver.client.exchange import Outcome, Pause, Renew, Send, Session, Steps
 from shelver.client.following import JobEvent
-from shelver.service.job_payloads import JobRead
+from shelver.service.jobs.payloads import JobRead
 
 P = ParamSpec("P")
 T = TypeVar("T")

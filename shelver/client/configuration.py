@@ -6,7 +6,7 @@ from urllib.parse import quote
 
 from shelver.client.call import Call, get, given, nothing, part, post, reads
 from shelver.decide import Policy
-from shelver.service.model_payloads import (
+from shelver.service.models.payloads import (
     ChangedOut,
     FoundNodes,
     ModelOut,

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from shelver.client.call import Call, nothing, reads
 from shelver.client.errors import ApiError, NoAnswerError, NotSignedInError, error_of
-from shelver.service.account_payloads import TokenPair
+from shelver.service.accounts.payloads import TokenPair
 
 T = TypeVar("T")
 Outcome = httpx2.Response | httpx2.TransportError

@@ -11,7 +11,7 @@ from urllib.parse import quote
 import httpx2
 
 from shelver.client.exchange import Outcome, Pause, Renew, Session, Steps, failure, is_stale, pause_before_next
-from shelver.service.job_payloads import FINAL
+from shelver.service.jobs.payloads import FINAL
 
 SILENCE_S: Final = 45.0
 """A stream says at least something every 15 s; one that is silent for longer is dead."""

@@ -6,10 +6,10 @@ from datetime import datetime
 from pathlib import Path
 
 from shelver.client.call import Call, get, given, if_match, new_key, nothing, part, post, reads, said
-from shelver.service.account_payloads import Account
-from shelver.service.job_payloads import JobIn, JobPage, JobRead, UploadRead
-from shelver.service.product_payloads import ProductBody, ProductPage, ProductRead
-from shelver.service.record_payloads import (
+from shelver.service.accounts.payloads import Account
+from shelver.service.jobs.payloads import JobIn, JobPage, JobRead, UploadRead
+from shelver.service.products.payloads import ProductBody, ProductPage, ProductRead
+from shelver.service.records.payloads import (
     Action,
     By,
     FeedbackPage,

@@ -13,53 +13,39 @@ from sqlalchemy.exc import OperationalError
 
 from shelver import __version__
 from shelver.errors import ShelverError
-from shelver.service import (
-    accounts,
-    audit,
-    documentation,
-    feedback,
-    jobs,
-    keys,
-    mail,
-    models,
-    openapi,
-    openid,
-    operations,
-    personal,
-    pictures,
-    policies,
-    predict,
-    predictions,
-    products,
-    quality,
-    review,
-    secret,
-    similar,
-    taxonomy,
-    uploads,
-    users,
-)
-from shelver.service.answering import Answering
+from shelver.service import audit, documentation, openapi, operations
+from shelver.service.accounts import keys, mail, openid, personal, secret, users
+from shelver.service.accounts import routes as accounts
+from shelver.service.accounts.identity import Identities
+from shelver.service.accounts.issuer import issuer_of
+from shelver.service.accounts.passwords import Passwords
+from shelver.service.accounts.tokens import Tokens
+from shelver.service.answers import predict
+from shelver.service.answers.answering import Answering
+from shelver.service.answers.fetching import Fetching
+from shelver.service.answers.gate import Gate
+from shelver.service.answers.repeat_store import RepeatStore
+from shelver.service.answers.repeats import Repeats
 from shelver.service.body_limits import BodyLimits
-from shelver.service.champion import open_models
 from shelver.service.db import migrate, open_database
-from shelver.service.fetching import Fetching
-from shelver.service.gate import Gate
 from shelver.service.housekeeping import Housekeeping, parts_of
-from shelver.service.identity import Identities
-from shelver.service.issuer import issuer_of
+from shelver.service.jobs import routes as jobs
 from shelver.service.limits import Limits
-from shelver.service.log import PredictionLog
-from shelver.service.lookalikes import Lookalikes
+from shelver.service.lookalikes import routes as similar
+from shelver.service.lookalikes.keeper import Lookalikes
+from shelver.service.models import policies, taxonomy
+from shelver.service.models import routes as models
+from shelver.service.models.champion import open_models
 from shelver.service.openapi import describe, operation_id
-from shelver.service.passwords import Passwords
 from shelver.service.problems import ServiceError, handle_problems
-from shelver.service.repeat_store import RepeatStore
-from shelver.service.repeats import Repeats
+from shelver.service.products import pictures, uploads
+from shelver.service.products import routes as products
+from shelver.service.records import feedback, predictions, quality
+from shelver.service.records.log import PredictionLog
+from shelver.service.reviews import routes as review
+from shelver.service.reviews.waiting import Waiting
 from shelver.service.state import Service
 from shelver.service.storage import open_pictures
-from shelver.service.tokens import Tokens
-from shelver.service.waiting import Waiting
 from shelver.settings import ServiceSettings
 
 _ROUTERS: Final = (

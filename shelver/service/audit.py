@@ -13,8 +13,8 @@ from pydantic import BaseModel, Field
 from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
+from shelver.service.accounts.identity import Identity, allowed
 from shelver.service.db import SessionDep
-from shelver.service.identity import Identity, allowed
 from shelver.service.problems import not_found, responses
 from shelver.service.tables.accounts import AuditEntry
 

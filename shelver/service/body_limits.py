@@ -17,8 +17,8 @@ from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from shelver.service.gate import GATED
-from shelver.service.identity import Role, identify
+from shelver.service.accounts.identity import Role, identify
+from shelver.service.answers.gate import GATED
 from shelver.service.problems import ServiceError
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 from fastapi import APIRouter, FastAPI, Request, Response
 
-from shelver.service.identity import allowed
+from shelver.service.accounts.identity import allowed
 from shelver.service.openapi import CACHED, OPENAPI, operations_of
 from shelver.service.problems import CODES
 

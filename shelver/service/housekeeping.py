@@ -18,12 +18,12 @@ import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge
 from sqlalchemy import delete, select
 
+from shelver.service.accounts.personal import erased
+from shelver.service.answers.repeat_store import forget_old
 from shelver.service.db import Database
-from shelver.service.job_keeping import days_ago, drop_old_uploads
-from shelver.service.personal import erased
-from shelver.service.picture_store import PictureStore
-from shelver.service.pictures import swept
-from shelver.service.repeat_store import forget_old
+from shelver.service.jobs.keeping import days_ago, drop_old_uploads
+from shelver.service.products.picture_store import PictureStore
+from shelver.service.products.pictures import swept
 from shelver.service.tables.accounts import OneTimeToken, SignIn, User
 from shelver.service.tables.declarative import now
 from shelver.settings import ServiceSettings

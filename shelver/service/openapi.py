@@ -15,8 +15,8 @@ from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute, iter_route_contexts
 
+from shelver.service.accounts.identity import Rule, allowed, rules_of
 from shelver.service.examples import example_of
-from shelver.service.identity import Rule, allowed, rules_of
 from shelver.service.problems import CODES, Problem, example_problem, responses
 
 OPENAPI: Final = "/openapi.json"

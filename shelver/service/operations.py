@@ -22,7 +22,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from shelver.service.identity import allowed
+from shelver.service.accounts.identity import allowed
 from shelver.service.logs import set_up_logs as set_up_logs
 from shelver.service.problems import MEDIA_TYPE, ServiceError, internal, problem_response, responses
 from shelver.service.state import Service, ServiceDep

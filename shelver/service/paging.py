@@ -17,9 +17,9 @@ from sqlalchemy import Select, and_, or_
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from shelver.service.problems import ServiceError
-from shelver.service.record_payloads import Moment as Moment
-from shelver.service.record_payloads import Paged as Paged
-from shelver.service.record_payloads import in_utc
+from shelver.service.records.payloads import Moment as Moment
+from shelver.service.records.payloads import Paged as Paged
+from shelver.service.records.payloads import in_utc
 
 Row = TypeVar("Row")
 

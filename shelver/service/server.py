@@ -15,10 +15,10 @@ import uvicorn
 from fastapi import FastAPI
 
 from shelver.errors import ShelverError
-from shelver.service import one_time, secret
+from shelver.service.accounts import one_time, secret
+from shelver.service.answers.gate import Door
 from shelver.service.app import create_app
 from shelver.service.db import migrate, open_database
-from shelver.service.gate import Door
 from shelver.service.operations import set_up_logs
 from shelver.service.problems import ServiceError
 from shelver.settings import ServiceSettings

@@ -8,25 +8,25 @@ from typing import TYPE_CHECKING, Annotated
 from fastapi import Depends, Request
 from prometheus_client import CollectorRegistry
 
-from shelver.service.answering import Answering
+from shelver.service.accounts.identity import Identities
+from shelver.service.accounts.issuer import Issuer
+from shelver.service.accounts.passwords import Passwords
+from shelver.service.accounts.tokens import Tokens
+from shelver.service.answers.answering import Answering
+from shelver.service.answers.fetching import Fetching
 from shelver.service.bounded import Bounded
-from shelver.service.champion import Models
 from shelver.service.db import Database
-from shelver.service.events import Follower
-from shelver.service.fetching import Fetching
-from shelver.service.identity import Identities
-from shelver.service.issuer import Issuer
+from shelver.service.jobs.events import Follower
 from shelver.service.limits import Limits
-from shelver.service.log import MAX_WAITING, PredictionLog
-from shelver.service.lookalikes import Lookalikes
-from shelver.service.passwords import Passwords
-from shelver.service.tokens import Tokens
-from shelver.service.waiting import Waiting
+from shelver.service.lookalikes.keeper import Lookalikes
+from shelver.service.models.champion import Models
+from shelver.service.records.log import MAX_WAITING, PredictionLog
+from shelver.service.reviews.waiting import Waiting
 from shelver.settings import ServiceSettings
 
 if TYPE_CHECKING:  # it declares a route, which needs the service
-    from shelver.service.mail import MailHook
-    from shelver.service.pictures import PictureStore
+    from shelver.service.accounts.mail import MailHook
+    from shelver.service.products.pictures import PictureStore
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import Final
 
 from shelver.library import ModelStore
 from shelver.objects import Objects
-from shelver.service.picture_store import PictureStore, decoded_here
+from shelver.service.products.picture_store import PictureStore, decoded_here
 from shelver.settings import ServiceSettings
 
 PICTURES: Final = "pictures"

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from shelver.service.job_keeping import CATALOGS, FILES, job_folder
-from shelver.service.leases import DatabaseError, Lease, tell
-from shelver.service.workplace import Workplace
+from shelver.service.jobs.keeping import CATALOGS, FILES, job_folder
+from shelver.service.jobs.leases import DatabaseError, Lease, tell
+from shelver.service.jobs.workplace import Workplace
 
 PLAN: Final = "plan.json"
 _FIRST_PAUSE_S: Final = 1.0

@@ -24,12 +24,12 @@ from pydantic import BaseModel, ConfigDict
 
 from shelver.errors import InputError, ShelverError
 from shelver.folders import writing_alone
-from shelver.service.job_keeping import job_folder
-from shelver.service.job_payloads import FOR_ADMINISTRATORS
-from shelver.service.leases import DatabaseError, Lease, LeaseLostError, finish, owner_may, refuse, watch
+from shelver.service.jobs.keeping import job_folder
+from shelver.service.jobs.leases import DatabaseError, Lease, LeaseLostError, finish, owner_may, refuse, watch
+from shelver.service.jobs.payloads import FOR_ADMINISTRATORS
+from shelver.service.jobs.workplace import Workplace, open_workplace
 from shelver.service.logs import set_up_logs
 from shelver.service.problems import code_of
-from shelver.service.workplace import Workplace, open_workplace
 from shelver.worker.attempt import Attempt
 
 MAX_MEMORY_BYTES: Final = 8 << 30

@@ -18,10 +18,17 @@ from shelver.catalog.reader import ProductFeed, ProductRow
 from shelver.catalog.rows import BadRow, Code, bad_row
 from shelver.datasets.generated import write_demo
 from shelver.errors import ImageError
-from shelver.service.imports import DEMO_OWNER, NewProduct, add_products, id_of_row, reset_demo_shop, settled
-from shelver.service.job_checks import mapping_of
-from shelver.service.pictures import PictureStore, Stored
-from shelver.service.product_payloads import MAX_PICTURES, ProductBody
+from shelver.service.jobs.checks import mapping_of
+from shelver.service.products.imports import (
+    DEMO_OWNER,
+    NewProduct,
+    add_products,
+    id_of_row,
+    reset_demo_shop,
+    settled,
+)
+from shelver.service.products.payloads import MAX_PICTURES, ProductBody
+from shelver.service.products.pictures import PictureStore, Stored
 from shelver.taxonomy import Taxonomy
 from shelver.worker.attempt import Attempt
 from shelver.worker.parts import numbered, read_feed, read_parts, uploaded, write_part

@@ -15,7 +15,7 @@ from typing import Any, Final, TypeVar
 from shelver.catalog.mapping import Mapping
 from shelver.catalog.reader import ProductFeed, open_products
 from shelver.errors import FeedError
-from shelver.service.job_keeping import upload_of
+from shelver.service.jobs.keeping import upload_of
 from shelver.worker.attempt import Attempt, write_whole
 
 Record = TypeVar("Record")

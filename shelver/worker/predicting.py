@@ -18,14 +18,14 @@ from shelver.decide.policies import DEFAULT
 from shelver.images import content_hash
 from shelver.pipeline import BATCH_PRODUCTS, Classifier
 from shelver.product import Product
-from shelver.service.answering import decision_of, input_hash, policy_version
-from shelver.service.entries import Also, Entry, insert_entries
-from shelver.service.imports import id_of_row
-from shelver.service.job_checks import mapping_of
-from shelver.service.loaded import Loaded
-from shelver.service.payloads import PredictOut, Versions
+from shelver.service.answers.answering import decision_of, input_hash, policy_version
+from shelver.service.answers.payloads import PredictOut, Versions
+from shelver.service.jobs.checks import mapping_of
+from shelver.service.models.loaded import Loaded
+from shelver.service.products.imports import id_of_row
+from shelver.service.records.entries import Also, Entry, insert_entries
+from shelver.service.reviews.waiting import Waiting
 from shelver.service.tables.declarative import now
-from shelver.service.waiting import Waiting
 from shelver.worker.attempt import Attempt
 from shelver.worker.parts import numbered, part_path, read_feed, read_parts, uploaded, write_part
 from shelver.worker.stored import write_stored

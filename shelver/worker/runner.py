@@ -23,8 +23,8 @@ from typing import Any, Final
 import structlog
 
 import shelver
-from shelver.service.job_keeping import job_folder
-from shelver.service.leases import (
+from shelver.service.jobs.keeping import job_folder
+from shelver.service.jobs.leases import (
     DatabaseError,
     Lease,
     LeaseLostError,
@@ -37,7 +37,7 @@ from shelver.service.leases import (
     stopped,
     watch,
 )
-from shelver.service.workplace import Workplace
+from shelver.service.jobs.workplace import Workplace
 from shelver.worker.child import task_of
 
 LEASE_S: Final = 60.0

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from shelver.catalog.mapping import Mapping
-from shelver.service.imports import StoredProduct, stored_products
+from shelver.service.products.imports import StoredProduct, stored_products
 from shelver.worker.attempt import Attempt
 
 _TEXTS: Final = ("product_id", "title", "description", "brand", "category")

@@ -11,7 +11,7 @@ import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy import select, update
 
-from shelver.service.one_time import make_token
+from shelver.service.accounts.one_time import make_token
 from shelver.service.state import Service
 from shelver.service.tables.accounts import ApiKey, OneTimeToken, RefreshToken, User
 from shelver.service.tables.declarative import now

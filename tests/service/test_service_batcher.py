@@ -10,7 +10,15 @@ from contextlib import contextmanager
 
 import pytest
 
-from shelver.service.batcher import MAX_BATCH, MAX_WAIT_MS, N_PLACES, Batcher, BatchSeen, BusyError, StoppingError
+from shelver.service.answers.batcher import (
+    MAX_BATCH,
+    MAX_WAIT_MS,
+    N_PLACES,
+    Batcher,
+    BatchSeen,
+    BusyError,
+    StoppingError,
+)
 
 
 class Worker:

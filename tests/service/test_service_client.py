@@ -40,12 +40,12 @@ from shelver.client import (
 )
 from shelver.client.call import IDEMPOTENCY_KEY, Call
 from shelver.decide import Policy
+from shelver.service.answers.payloads import PredictOut
 from shelver.service.app import create_app
-from shelver.service.events import happened
-from shelver.service.job_payloads import ImportParams
+from shelver.service.jobs.events import happened
+from shelver.service.jobs.payloads import ImportParams
 from shelver.service.openapi import operations_of
-from shelver.service.payloads import PredictOut
-from shelver.service.product_payloads import PictureIn, ProductBody
+from shelver.service.products.payloads import PictureIn, ProductBody
 from shelver.service.server import Server
 from shelver.service.state import Service
 from shelver.service.tables.accounts import User

@@ -29,8 +29,8 @@ from service_rig import service_behind, signed_in
 from shelver.errors import ImageError
 from shelver.images import IMAGE_CODES, ImageSpec, View, views
 from shelver.pipeline import Classifier
-from shelver.service.decoding import Decoders
-from shelver.service.picture_processes import CRASHED, TIMEOUT, PictureProcesses
+from shelver.service.answers.decoding import Decoders
+from shelver.service.answers.picture_processes import CRASHED, TIMEOUT, PictureProcesses
 
 LOOKS: tuple[tuple[View, ImageSpec], ...] = (
     ("fit", ImageSpec(height_px=64, width_px=96)),
@@ -65,7 +65,7 @@ def decoders_of(pid: int) -> list[psutil.Process]:
     """The decoding processes of a process."""
     with contextlib.suppress(psutil.NoSuchProcess):
         children = psutil.Process(pid).children()
-        return [child for child in children if "shelver.service.decoder" in " ".join(child.cmdline())]
+        return [child for child in children if "shelver.service.answers.decoder" in " ".join(child.cmdline())]
     return []
 
 
@@ -157,7 +157,7 @@ def test_a_process_has_bounds_and_no_secrets(processes: PictureProcesses, monkey
 def test_when_the_service_is_killed_its_processes_end() -> None:
     program = (
         "import sys, time\n"
-        "from shelver.service.picture_processes import PictureProcesses\n"
+        "from shelver.service.answers.picture_processes import PictureProcesses\n"
         "from shelver.images import ImageSpec\n"
         "processes = PictureProcesses(1)\n"
         "processes.prepare(b'none', (('fit', ImageSpec()),))\n"

@@ -15,9 +15,9 @@ from fastapi import FastAPI
 from jobs_rig import taken
 from service_rig import make_user, token_of
 
-from shelver.service import events
 from shelver.service.app import create_app
-from shelver.service.leases import finish, tell
+from shelver.service.jobs import events
+from shelver.service.jobs.leases import finish, tell
 from shelver.service.problems import ServiceError
 from shelver.service.server import Server
 from shelver.service.state import Service

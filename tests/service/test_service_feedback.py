@@ -12,8 +12,8 @@ from fastapi.testclient import TestClient
 from service_rig import service_behind, signed_in
 
 from shelver.metrics import hierarchical, weighted_f1
-from shelver.service.entries import Entry
-from shelver.service.feedback import erase_records_of
+from shelver.service.records.entries import Entry
+from shelver.service.records.feedback import erase_records_of
 from shelver.service.state import Service
 from shelver.service.tables.declarative import new_id
 from shelver.taxonomy import Taxonomy

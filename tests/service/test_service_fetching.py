@@ -28,9 +28,9 @@ from service_rig import signed_in
 
 from shelver import addresses
 from shelver.addresses import AddressError, checked_url, is_public, may_connect
-from shelver.service import fetching
-from shelver.service.decoding import MAX_PICTURE_BYTES, Source, Unfetched
-from shelver.service.fetching import FETCH_CODES, N_OF_CALLER, Fetching
+from shelver.service.answers import fetching
+from shelver.service.answers.decoding import MAX_PICTURE_BYTES, Source, Unfetched
+from shelver.service.answers.fetching import FETCH_CODES, N_OF_CALLER, Fetching
 from shelver.service.problems import ServiceError
 from shelver.service.state import Service
 

@@ -13,9 +13,9 @@ from prometheus_client import CollectorRegistry
 from service_rig import make_user, service_behind, token_of
 from sqlalchemy import func, select
 
+from shelver.service.accounts.one_time import make_token
+from shelver.service.answers.repeat_store import KEPT_S
 from shelver.service.housekeeping import Housekeeping, Part, parts_of
-from shelver.service.one_time import make_token
-from shelver.service.repeat_store import KEPT_S
 from shelver.service.tables.accounts import OneTimeToken, RefreshToken, SignIn
 from shelver.service.tables.declarative import new_id, now
 from shelver.service.tables.records import PictureRow

@@ -14,8 +14,8 @@ from jobs_rig import FEED, code_of, start, started, taken, upload
 from service_rig import service_behind, signed_in
 from sqlalchemy import select
 
-from shelver.service.job_keeping import days_ago, drop_old_jobs, drop_old_uploads, erase_work_of, job_folder
-from shelver.service.leases import finish, give_back, stopped, watch
+from shelver.service.jobs.keeping import days_ago, drop_old_jobs, drop_old_uploads, erase_work_of, job_folder
+from shelver.service.jobs.leases import finish, give_back, stopped, watch
 from shelver.service.state import Service
 from shelver.service.tables.accounts import AuditEntry
 from shelver.service.tables.declarative import now

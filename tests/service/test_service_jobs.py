@@ -12,8 +12,7 @@ from fastapi.testclient import TestClient
 from jobs_rig import code_of, read, start, started, taken
 from sqlalchemy import func, select, update
 
-from shelver.service.imports import NewProduct, add_products, settled
-from shelver.service.leases import (
+from shelver.service.jobs.leases import (
     LeaseLostError,
     claim,
     extend,
@@ -27,7 +26,8 @@ from shelver.service.leases import (
     tell,
     watch,
 )
-from shelver.service.product_payloads import ProductBody
+from shelver.service.products.imports import NewProduct, add_products, settled
+from shelver.service.products.payloads import ProductBody
 from shelver.service.state import Service
 from shelver.service.tables.accounts import User
 from shelver.service.tables.declarative import new_id, now

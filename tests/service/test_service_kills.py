@@ -18,7 +18,7 @@ from database_rig import Kind, Server, frozen, start_server
 from processes_rig import Acknowledged, Nursery, free_port, nursery, seller_token, wait_until, writers
 from sqlalchemy import func, select
 
-from shelver.service import secret
+from shelver.service.accounts import secret
 from shelver.service.db import Database, open_database
 from shelver.service.tables.records import FeedbackRow, PredictionRow, ProductRow
 from shelver.settings import ServiceSettings

@@ -20,9 +20,9 @@ from fastapi.testclient import TestClient
 from sqlalchemy import select
 
 from shelver.service.db import Database, open_database
-from shelver.service.entries import Entry
-from shelver.service.log import GROUP, LogFullError, PredictionLog
-from shelver.service.spill import JOURNAL_BYTES, Journal, Spill
+from shelver.service.records.entries import Entry
+from shelver.service.records.log import GROUP, LogFullError, PredictionLog
+from shelver.service.records.spill import JOURNAL_BYTES, Journal, Spill
 from shelver.service.state import Service
 from shelver.service.tables import Base
 from shelver.service.tables.accounts import User
@@ -35,7 +35,7 @@ import time
 from pathlib import Path
 from sqlalchemy import event
 from shelver.service.db import open_database
-from shelver.service.log import PredictionLog
+from shelver.service.records.log import PredictionLog
 from tests_entry import entry
 
 with open_database(sys.argv[1]) as database, PredictionLog(database, Path(sys.argv[2])) as log:
@@ -51,7 +51,7 @@ KILLS = 3
 ENTRY = """
 import uuid
 from datetime import UTC, datetime
-from shelver.service.log import Entry
+from shelver.service.records.log import Entry
 
 def entry():
     return Entry(uuid.uuid4().hex, datetime.now(UTC), None, "00", None, "{}", "Bar", 0.5, "decided", "deepest",
@@ -190,7 +190,7 @@ def test_what_a_stopped_service_left_on_disk_is_stored_by_the_next(
 def test_entries_that_were_stored_before_the_process_died_are_not_stored_twice(
     database: Database, tmp_path: Path
 ) -> None:
-    from shelver.service.entries import line_of
+    from shelver.service.records.entries import line_of
 
     written = [entry() for _ in range(5)]
     spill = Spill(tmp_path / "log")
@@ -205,7 +205,7 @@ def test_entries_that_were_stored_before_the_process_died_are_not_stored_twice(
 
 
 def test_a_half_written_line_is_passed_over(database: Database, tmp_path: Path) -> None:
-    from shelver.service.entries import line_of
+    from shelver.service.records.entries import line_of
 
     whole, half = entry(), entry()
     folder = tmp_path / "log"

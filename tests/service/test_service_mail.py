@@ -19,8 +19,8 @@ from service_rig import PASSWORD, make_user, service_behind
 from sqlalchemy import select, update
 
 from shelver.errors import ConfigError
-from shelver.service.mail import MAX_WAITING, MailHook, mail_hook_of
-from shelver.service.one_time import make_token
+from shelver.service.accounts.mail import MAX_WAITING, MailHook, mail_hook_of
+from shelver.service.accounts.one_time import make_token
 from shelver.service.problems import ServiceError
 from shelver.service.tables.accounts import OneTimeToken
 from shelver.service.tables.declarative import now

@@ -17,7 +17,7 @@ from shelver.library import ModelStore
 from shelver.pipeline import Classifier
 from shelver.product import Product
 from shelver.registry import read_manifest
-from shelver.service.champion import Models
+from shelver.service.models.champion import Models
 from shelver.service.problems import ServiceError
 from shelver.service.state import Service
 from shelver.service.tables.accounts import AuditEntry

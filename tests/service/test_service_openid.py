@@ -24,8 +24,8 @@ from service_rig import another, make_user, service_behind, token_of
 from sqlalchemy import select, update
 
 from shelver.errors import ConfigError
-from shelver.service.issuer import issuer_of
-from shelver.service.openid import role_of
+from shelver.service.accounts.issuer import issuer_of
+from shelver.service.accounts.openid import role_of
 from shelver.service.tables.accounts import SignIn, User
 from shelver.service.tables.declarative import now
 from shelver.service.tables.openid import OpenIdLink

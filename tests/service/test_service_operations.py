@@ -21,8 +21,8 @@ from fastapi.testclient import TestClient
 from typer.testing import CliRunner, Result
 
 from shelver.cli.serve import app as account_commands
+from shelver.service.accounts.secret import read_secret
 from shelver.service.problems import ServiceError
-from shelver.service.secret import read_secret
 from shelver.service.state import Service
 from shelver.settings import ServiceSettings
 

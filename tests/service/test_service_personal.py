@@ -16,10 +16,10 @@ from fastapi.testclient import TestClient
 from service_rig import PASSWORD, make_user, service_behind, signed_in, token_of
 from sqlalchemy import func, insert, select
 
-from shelver.service import personal
+from shelver.service.accounts import personal
+from shelver.service.accounts.one_time import make_token
+from shelver.service.accounts.personal import erased
 from shelver.service.housekeeping import Housekeeping, parts_of
-from shelver.service.one_time import make_token
-from shelver.service.personal import erased
 from shelver.service.state import Service
 from shelver.service.tables.accounts import SignIn, User
 from shelver.service.tables.declarative import new_id, now

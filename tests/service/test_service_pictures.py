@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from shelver.errors import ImageError
-from shelver.service.pictures import PictureStore
+from shelver.service.products.pictures import PictureStore
 
 Draw = Callable[[tuple[int, int, int], int], bytes]
 

@@ -23,8 +23,8 @@ from starlette.requests import ClientDisconnect, Request
 from shelver.decide import Policy, Prediction
 from shelver.pipeline import Classifier
 from shelver.product import Product
-from shelver.service.answering import policy_version
-from shelver.service.predict import unless_left
+from shelver.service.answers.answering import policy_version
+from shelver.service.answers.predict import unless_left
 from shelver.service.state import Service
 
 RED, BLUE = (200, 20, 20), (20, 20, 200)

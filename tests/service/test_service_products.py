@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from shelver.service.pictures import sweep
+from shelver.service.products.pictures import sweep
 from shelver.service.state import Service
 from shelver.service.tables.declarative import new_id, now
 from shelver.service.tables.records import PictureRow, ProductRow

@@ -14,10 +14,10 @@ from fastapi.testclient import TestClient
 from prometheus_client import CollectorRegistry
 from sqlalchemy import func, select, update
 
+from shelver.service.answers.repeat_store import RepeatStore, forget_old, name_of, remember, repeated
+from shelver.service.answers.repeats import Repeats
 from shelver.service.db import Database, migrate, open_database
 from shelver.service.problems import ServiceError
-from shelver.service.repeat_store import RepeatStore, forget_old, name_of, remember, repeated
-from shelver.service.repeats import Repeats
 from shelver.service.state import Service
 from shelver.service.tables.declarative import now
 from shelver.service.tables.records import ProductRow

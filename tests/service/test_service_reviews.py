@@ -17,15 +17,15 @@ from sqlalchemy import func, select
 
 from shelver.decide import Policy
 from shelver.decide.policy import Costs
-from shelver.service.claims import queue
-from shelver.service.entries import Entry, insert_entries
-from shelver.service.feedback import erase_records_of
+from shelver.service.records.entries import Entry, insert_entries
+from shelver.service.records.feedback import erase_records_of
+from shelver.service.reviews.claims import queue
+from shelver.service.reviews.waiting import worth
 from shelver.service.state import Service
 from shelver.service.tables.accounts import User
 from shelver.service.tables.declarative import new_id
 from shelver.service.tables.records import FeedbackRow
 from shelver.service.tables.reviews import ReviewItem
-from shelver.service.waiting import worth
 from shelver.taxonomy import Taxonomy
 
 AsRole = Callable[..., TestClient]

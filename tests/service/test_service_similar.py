@@ -16,12 +16,12 @@ from sqlalchemy import delete, select
 
 from shelver.pipeline import Embedded, Embedding
 from shelver.product import Product
-from shelver.service.nearest import Nearest, Placed
+from shelver.service.lookalikes.nearest import Nearest, Placed
+from shelver.service.lookalikes.vectors import WIDTH, Look, directions, encoders_of, looks_of, packed, unpacked
 from shelver.service.state import Service
 from shelver.service.tables.declarative import new_id
 from shelver.service.tables.records import ProductRow
 from shelver.service.tables.vectors import ProductVector
-from shelver.service.vectors import WIDTH, Look, directions, encoders_of, looks_of, packed, unpacked
 
 AsRole = Callable[..., TestClient]
 Draw = Callable[[tuple[int, int, int], int], bytes]

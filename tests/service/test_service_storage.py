@@ -23,7 +23,7 @@ from shelver.objects import Objects
 from shelver.pipeline import Classifier
 from shelver.product import Product
 from shelver.registry import MANIFEST, read_manifest
-from shelver.service.picture_store import PictureStore
+from shelver.service.products.picture_store import PictureStore
 from shelver.service.storage import open_pictures, open_store
 from shelver.settings import ServiceSettings
 

@@ -18,7 +18,7 @@ from shelver.library import ModelStore
 from shelver.pipeline import Classifier
 from shelver.product import Product
 from shelver.registry import read_manifest
-from shelver.service.champion import Models
+from shelver.service.models.champion import Models
 from shelver.service.storage import open_store
 from shelver.settings import ServiceSettings
 

@@ -8,8 +8,8 @@ from collections.abc import Callable
 import pytest
 from fastapi.testclient import TestClient
 
+from shelver.service.models.taxonomy import Search, words_of
 from shelver.service.state import Service
-from shelver.service.taxonomy import Search, words_of
 from shelver.taxonomy import Taxonomy
 
 As = Callable[..., TestClient]

@@ -24,8 +24,8 @@ from service_rig import service_behind, signed_in
 from sqlalchemy import func, select
 
 from shelver.catalog.store import Catalog
-from shelver.service import secret
-from shelver.service.imports import DEMO_OWNER
+from shelver.service.accounts import secret
+from shelver.service.products.imports import DEMO_OWNER
 from shelver.service.state import Service
 from shelver.service.tables.accounts import AuditEntry
 from shelver.service.tables.records import PictureRow, PredictionRow, ProductRow

@@ -23,7 +23,7 @@ _LONG: Final = Text().with_variant(MEDIUMTEXT(), "mysql", "mariadb")
 
 
 class PredictionRow(Base):
-    """The log: one row an answer; see `shelver.service.log.Entry`.
+    """The log: one row an answer; see `shelver.service.records.log.Entry`.
 
     No foreign key: entries are written later than they are made, and must go in whatever became of the user.
     """

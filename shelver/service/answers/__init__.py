@@ -1,0 +1,1 @@
+"""Answers: products in, their shelves out; in small batches, with pictures decoded elsewhere."""

@@ -1,0 +1,1 @@
+"""The review: what waits for people, who decides it, what they decided."""
