@@ -26,7 +26,7 @@ from shelver.errors import (
 from shelver.service.operations import Requests
 from shelver.service.problems import CODES, MAX_FIELDS, ServiceError, handle_problems, table_of_codes
 
-DOCS = Path(__file__).parent.parent.parent / "docs" / "service.md"
+DOCS = Path(__file__).parent.parent.parent / "docs" / "api.md"
 KEYS = {"type", "title", "status", "detail", "instance", "code", "request_id"}
 
 

@@ -23,7 +23,7 @@ from shelver.service.problems import ServiceError
 
 MAX_BATCH: Final = 32
 MAX_WAIT_MS: Final = 5.0
-N_PLACES: Final = 64
+N_PLACES: Final = 128
 N_SPARE: Final = 16
 """Beyond these: places that are held while a picture is decoded cannot be taken from anybody."""
 LATELY_S: Final = 0.1

@@ -7,6 +7,7 @@ ASGI, for a tenth of what an answer costs; `Gate` does it in servers other than 
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterable
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -28,6 +29,11 @@ GATED: Final = frozenset(
 )
 _GATED_URLS: Final = {path.encode(): path for path in GATED}
 _CREDENTIALS: Final = frozenset({b"authorization", b"x-api-key"})
+
+REST_S: Final = 0.002
+"""How long the loop's thread rests after refusing. All places are taken then, so there is little else to do, and
+each time it wakes it takes the interpreter from the thread that answers; those who come meanwhile are refused
+together."""
 
 Headers = Iterable[tuple[bytes, bytes]]
 """As ASGI has them: names in small letters."""
@@ -110,6 +116,7 @@ class Door(HttpToolsProtocol):
             super().on_headers_complete()
             return
         service.answering.figures.refused(path)
+        self._rest()
         keep = self.parser.get_http_version() != "1.0" and self.parser.should_keep_alive()
         # One who asks on and on, and does not read what he is told, gets no more of our time and memory.
         keep = keep and not self._refused_lately and self.transport.get_write_buffer_size() == 0
@@ -118,6 +125,16 @@ class Door(HttpToolsProtocol):
         self.transport.write(self._refusal(path, keep=keep))
         if not keep:
             self.transport.close()
+
+    def _rest(self) -> None:
+        """Rest when this turn of the loop is over, once for all who are refused in it."""
+        if not self.app_state.get(_RESTING):
+            self.app_state[_RESTING] = True
+            self.loop.call_soon(self._resting)
+
+    def _resting(self) -> None:
+        self.app_state[_RESTING] = False
+        time.sleep(REST_S)
 
     def on_message_complete(self) -> None:
         """The end of a request: after a refusal the connection waits for the next one."""
@@ -152,6 +169,7 @@ class _Said:
 
 
 _INSIDE: Final = "shelver_inside"
+_RESTING: Final = "shelver_resting"
 _SAID: Final[Any] = _Said()
 _REQUEST_ID: Final = REQUEST_ID.lower().encode()
 
