@@ -28,7 +28,7 @@ class ApiError(ShelverError):
 
     Attributes:
         status: of HTTP.
-        code: stable; see "Problems" in docs/service.md. `unknown` where something else answered, such as a proxy.
+        code: stable; see "Problems" in docs/api.md. `unknown` where something else answered, such as a proxy.
         detail: what came, what may come, and what to do.
         fields: the parts of the request that cannot be used, and why.
         request_id: names the request in the service's log.

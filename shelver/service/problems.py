@@ -68,7 +68,7 @@ CODES: Final[dict[str, Code]] = {
     "too_many_requests": Code(429, "Too many requests"),
     "unknown_category": Code(422, "The tree has no such category"),
 }
-"""Every code that the service can answer; docs/service.md lists them, and a test holds that."""
+"""Every code that the service can answer; docs/api.md lists them, and a test holds that."""
 
 _CODES_OF_ERRORS: Final[tuple[tuple[type[ShelverError], str], ...]] = (
     (errors.ImageError, "picture_unusable"),
