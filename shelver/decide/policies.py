@@ -73,7 +73,7 @@ def policy_named(name: str, policies: Mapping[str, Policy]) -> Policy:
         raise ConfigError(
             f"policy {name!r}",
             allowed=", ".join(policies) or "no policy: the file is empty",
-            remedy="Name one of these, or add it to the file of policies.",
+            remedy="Name one of these, or add a policy of this name.",
         )
     return found
 

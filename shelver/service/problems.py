@@ -271,6 +271,11 @@ def handle_problems(app: FastAPI) -> None:
     def of_http(request: Request, error: HTTPException) -> JSONResponse:
         code = _CODES_OF_STATUS.get(error.status_code, "bad_request" if error.status_code < 500 else "internal")
         detail = f"{CODES[code].title}."
+        if code == "not_found":
+            detail = "No route has this path. Allowed: those that /docs and /openapi.json list. Check the path."
+        elif code == "method_not_allowed":
+            allowed = (error.headers or {}).get("Allow", "the methods that /docs lists")
+            detail = f"The method {request.method[:20]}. Allowed: {allowed}. Use one of these."
         return problem_response(request, code, detail, status=error.status_code, headers=error.headers)
 
     @app.exception_handler(IntegrityError)

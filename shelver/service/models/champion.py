@@ -235,6 +235,8 @@ class Models:
         elif champion is not None:
             log.info("the champion answers", champion=champion, given=model.name if model is not None else None)
             self._try_to_catch_up()
+        else:
+            log.warning("no model answers yet", remedy="start once with --model, or register one and promote it")
         self._ahead.start()
         self._follower.start()
 
