@@ -180,8 +180,8 @@ def readyz(service: ServiceDep) -> Readiness:
             "not_ready",
             f"not ready: {', '.join(missing)}",
             allowed="a database that answers, the champion loaded, a log that is written",
-            remedy="Wait; if it lasts, see the log. Start a new installation once with --model, or register a model "
-            "and promote it.",
+            remedy="Wait; if it lasts, see the log. A new installation needs --model once, or a model that is "
+            "registered and promoted.",
             retry_after_s=5,
         )
     return Readiness()
