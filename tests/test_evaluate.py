@@ -487,6 +487,13 @@ def test_products_without_a_label_are_counted_apart(text_model: Path, tmp_path: 
     assert {name: row.n for name, row in scores.by_language.items()} == {"en": 2, "fr": 1}
 
 
+def test_products_that_all_end_above_the_deepest_level_are_evaluated(text_model: Path, tmp_path: Path) -> None:
+    catalog = catalog_of(tmp_path, ["1,reading lamp,Home > Lamps,test,en", "2,desk lamp,Home > Lamps,test,en"])
+    scores = evaluate(text_model, catalog, say=quiet, threads=1)
+    assert {level: row.n for level, row in scores.by_level.items()} == {"1": 2, "2": 2, "3": 0}
+    assert set(scores.selective_by_level) == {"1", "2"}
+
+
 def test_a_split_without_labels_is_an_error(text_model: Path, tmp_path: Path) -> None:
     catalog = catalog_of(tmp_path, ["1,bar stool,Home > Lamps,train,en", "2,stool,,test,en"])
     splits: tuple[Part, ...] = ("test", "validation")

@@ -127,7 +127,12 @@ def evaluate(
         reliability=views(bins),
         values=None if value is None else "catalog" if values is None else "file",
         selective=views(curve),
-        selective_by_level={str(level): curve(*cut(tree, truth, said, level)[1:]) for level in levels},
+        selective_by_level={
+            str(level): curve(*of_level)
+            for level in levels
+            # The products of this split may all end above the deepest levels of the tree.
+            if len((of_level := cut(tree, truth, said, level)[1:])[0])
+        },
         calibration=calibrated(tree, truth, answers.before, answers.after),
         policies=answers.policies.points(tree, truth, worth),
         confusions=confusions(tree, truth, said, worth),
