@@ -326,7 +326,9 @@ def test_a_killed_process_loses_and_repeats_nothing_that_the_log_has_taken(
     (tmp_path / "writer.py").write_text(WRITER)
     told: list[str] = []
     n_waiting = 0
-    for kill in range(KILLS):
+    for kill in range(4 * KILLS):
+        if kill >= KILLS and n_waiting:
+            break  # on a busy machine the moment that is waited for below may take more kills
         child = subprocess.Popen(
             [sys.executable, "writer.py", url, str(tmp_path / "log")],
             cwd=tmp_path,
