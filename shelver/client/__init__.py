@@ -13,7 +13,7 @@ Machines give `api_key=` in place of both. A token that has expired is renewed; 
 moment, or got lost, is made again where that is safe, and no answer is waited for longer than `timeout_s`.
 
 call.py           one request, and how its answer is read
-answers.py, records.py, configuration.py
+answers.py, records.py, reviewing.py, configuration.py
                   what each operation sends, and what its answer is: the service's own payloads
 pictures.py       a picture as a path, an address or bytes
 errors.py         what is raised: `ApiError` where the service refused, `NoAnswerError` where none answered
@@ -35,19 +35,47 @@ from shelver.client.errors import (
     UnavailableError,
 )
 from shelver.client.following import JobEvent
+from shelver.decide import Policy
+from shelver.errors import InputError
+from shelver.service.answers.payloads import ProbabilitiesRow, ProductIn
+from shelver.service.jobs.payloads import (
+    EvaluateParams,
+    ImportParams,
+    JobIn,
+    MappingIn,
+    PredictParams,
+    ResetDemoParams,
+    TrainParams,
+)
+from shelver.service.products.payloads import PictureIn, ProductBody
+from shelver.service.reviews.payloads import Verdict
 
 __all__ = [
     "ApiError",
     "AsyncClient",
     "ChangedError",
     "Client",
+    "EvaluateParams",
+    "ImportParams",
+    "InputError",
     "InvalidError",
     "JobEvent",
+    "JobIn",
+    "MappingIn",
     "NoAnswerError",
     "NotAllowedError",
     "NotFoundError",
     "NotSignedInError",
+    "PictureIn",
+    "Policy",
+    "PredictParams",
+    "ProbabilitiesRow",
+    "ProductBody",
+    "ProductIn",
+    "ResetDemoParams",
+    "TrainParams",
     "UnavailableError",
+    "Verdict",
     "product",
     "vectors",
 ]

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from shelver.client.call import Call, ask, given, new_key, post, said
+from shelver.client.call import Call, Stated, ask, checked, get, given, new_key, part, post, said
 from shelver.client.pictures import Picture, as_base64, fields_of
 from shelver.service.answers.payloads import (
     DecideOut,
@@ -38,7 +38,8 @@ def product(
 ) -> ProductIn:
     """A product for `predict_batch` and `probabilities`; any part may be missing."""
     said = {"title": title, "description": description, "brand": brand, "product_id": product_id}
-    return ProductIn(**said, category_hint=category_hint, **fields_of(picture))
+    found: ProductIn = checked(said | {"category_hint": category_hint} | fields_of(picture), ProductIn, "product")
+    return found
 
 
 def vectors(rows: EmbedOut) -> NDArray[np.float32]:
@@ -78,14 +79,14 @@ def predict(
 
 
 def predict_batch(
-    products: Sequence[ProductIn],
+    products: Sequence[ProductIn | Stated],
     *,
     policy: str = "default",
     top_n: int | None = None,
     idempotency_key: str | None = None,
 ) -> Call[PredictBatchOut]:
     """Put up to 256 products on their shelves."""
-    body = {"products": [said(one) for one in products], "policy": policy} | given(top_n=top_n)
+    body = {"products": _products(products), "policy": policy} | given(top_n=top_n)
     return post("/v1/predict/batch", PredictBatchOut, body, key=idempotency_key or new_key())
 
 
@@ -115,7 +116,7 @@ def embed_image(pictures: Sequence[Path | bytes]) -> Call[EmbedOut]:
 
 
 def probabilities(
-    products: Sequence[ProductIn] | None = None,
+    products: Sequence[ProductIn | Stated] | None = None,
     *,
     text: EmbedOut | None = None,
     image: EmbedOut | None = None,
@@ -125,7 +126,7 @@ def probabilities(
     """P(node) of products, or of embeddings: the `top_n` most probable nodes, or all of them."""
     body: dict[str, Any] = given(top_n=top_n) | {"with_node_ids": with_node_ids}
     if products is not None:
-        body["products"] = [said(one) for one in products]
+        body["products"] = _products(products)
     for name, rows in (("text", text), ("image", image)):
         if rows is not None:
             body |= {name: rows.embeddings, "encoding": rows.encoding, "model_version": rows.model_version}
@@ -133,10 +134,11 @@ def probabilities(
 
 
 def decide(
-    rows: Sequence[ProbabilitiesRow], *, policy: str = "default", top_n: int | None = None
+    rows: Sequence[ProbabilitiesRow | Stated], *, policy: str = "default", top_n: int | None = None
 ) -> Call[DecideOut]:
     """Decide by a policy, from what `probabilities` gave without `top_n`."""
-    body = {"probabilities": [said(row) for row in rows], "policy": policy} | given(top_n=top_n)
+    found: list[ProbabilitiesRow] = [checked(row, ProbabilitiesRow, f"rows[{i}]") for i, row in enumerate(rows)]
+    body = {"probabilities": [said(row) for row in found], "policy": policy} | given(top_n=top_n)
     return ask("/v1/decide", DecideOut, body)
 
 
@@ -152,3 +154,13 @@ def find_similar(
     """Products that look like this one."""
     body = given(title=title, description=description, brand=brand, node_id=node_id) | fields_of(picture)
     return ask("/v1/similar", SimilarOut, body | {"limit": limit})
+
+
+def find_similar_to_product(product_id: str, *, node_id: str | None = None, limit: int = 10) -> Call[SimilarOut]:
+    """Products that look like a stored one."""
+    return get(f"/v1/products/{part(product_id)}/similar", SimilarOut, node_id=node_id, limit=limit)
+
+
+def _products(products: Sequence[ProductIn | Stated]) -> list[dict[str, Any]]:
+    found: list[ProductIn] = [checked(one, ProductIn, f"products[{i}]") for i, one in enumerate(products)]
+    return [said(one) for one in found]

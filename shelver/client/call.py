@@ -6,14 +6,20 @@ import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any, Final, Generic, TypeVar, cast
+from typing import Any, Final, Generic, TypeVar, cast, get_args
 from urllib.parse import quote
 
 import httpx2
-from pydantic import BaseModel, TypeAdapter
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from shelver.errors import InputError
 
 T = TypeVar("T")
+Stated = Mapping[str, Any]
+"""What a caller may give in place of a model: its fields by name."""
 IDEMPOTENCY_KEY: Final = "Idempotency-Key"
+MAX_TOLD: Final = 3
+"""Fields that an error names; who has more mistakes sees the others then."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +82,39 @@ def nothing(_: httpx2.Response) -> None:
 def said(body: BaseModel) -> dict[str, Any]:
     """What was said, without what was left out."""
     return body.model_dump(mode="json", exclude_unset=True)
+
+
+def checked(body: T | Stated, kind: Any, name: str) -> T:
+    """A model as it is, or the one that a mapping states.
+
+    Args:
+        kind: the model, or a union of models.
+        name: of the argument, for the error.
+
+    Raises:
+        InputError: it is neither the model nor states one.
+    """
+    try:
+        found: T = _adapter(kind).validate_python(dict(body) if isinstance(body, Mapping) else body)
+    except ValidationError as error:
+        # Not as its cause: that one shows the values, which may be long or secret.
+        raise _unfit(error, kind, name) from None
+    return found
+
+
+def _unfit(error: ValidationError, kind: Any, name: str) -> InputError:
+    problems = error.errors(include_url=False, include_context=False, include_input=False)
+    told = [f"{'.'.join((name, *map(str, one['loc'])))}: {one['msg']}" for one in problems[:MAX_TOLD]]
+    more = f"; and {len(problems) - MAX_TOLD} more" if len(problems) > MAX_TOLD else ""
+    if get_args(kind):
+        models, fields = [one.__name__ for one in get_args(get_args(kind)[0])], ""
+    else:
+        models, fields = [kind.__name__], f": {', '.join(kind.model_fields)}"
+    return InputError(
+        "; ".join(told) + more,
+        allowed=f"{' or '.join(models)}, or a mapping with its fields{fields}",
+        remedy="Mend these; nothing was sent.",
+    )
 
 
 def given(**values: Any) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import Any, Final, Generic, ParamSpec, Self, TypeVar, overload
 
 import httpx2
 
-from shelver.client import answers, configuration, exchange, following, records
+from shelver.client import answers, configuration, exchange, following, records, reviewing
 from shelver.client.call import Call
 from shelver.client.exchange import Outcome, Pause, Renew, Send, Session, Steps
 from shelver.client.following import JobEvent
@@ -59,6 +59,7 @@ class _Operations:
     probabilities = _Method(answers.probabilities)
     decide = _Method(answers.decide)
     find_similar = _Method(answers.find_similar)
+    find_similar_to_product = _Method(answers.find_similar_to_product)
     create_product = _Method(records.create_product)
     list_products = _Method(records.list_products)
     read_product = _Method(records.read_product)
@@ -68,6 +69,7 @@ class _Operations:
     list_feedback = _Method(records.list_feedback)
     list_predictions = _Method(records.list_predictions)
     read_prediction = _Method(records.read_prediction)
+    export_predictions = _Method(records.export_predictions)
     read_quality = _Method(records.read_quality)
     upload_feed = _Method(records.upload_feed)
     start_job = _Method(records.start_job)
@@ -75,7 +77,15 @@ class _Operations:
     list_jobs = _Method(records.list_jobs)
     cancel_job = _Method(records.cancel_job)
     read_job_file = _Method(records.read_job_file)
+    register = _Method(records.register)
     read_me = _Method(records.read_me)
+    export_me = _Method(records.export_me)
+    list_review_items = _Method(reviewing.list_review_items)
+    count_review_items = _Method(reviewing.count_review_items)
+    claim_review_items = _Method(reviewing.claim_review_items)
+    release_review_items = _Method(reviewing.release_review_items)
+    decide_review_items = _Method(reviewing.decide_review_items)
+    undo_review_decision = _Method(reviewing.undo_review_decision)
     list_models = _Method(configuration.list_models)
     read_model = _Method(configuration.read_model)
     register_model = _Method(configuration.register_model)
@@ -100,6 +110,9 @@ class Client(_Operations):
         timeout_s: for each step of a request: to connect, to send, to wait for the next bytes.
         attempts: how often a call is made at most, where it is refused for the moment or gets lost.
         transport: what carries the requests, in place of the network.
+
+    Raises:
+        InputError: the address has no http:// or https://, or the sign-in is half of one.
     """
 
     def __init__(
@@ -114,7 +127,7 @@ class Client(_Operations):
         transport: httpx2.BaseTransport | None = None,
     ) -> None:
         self._session = Session(api_key=api_key, email=email, password=password, attempts=attempts)
-        self._http = httpx2.Client(base_url=url, timeout=timeout_s, transport=transport)
+        self._http = httpx2.Client(base_url=exchange.address_of(url), timeout=timeout_s, transport=transport)
         self._renewing = threading.Lock()
 
     def __enter__(self) -> Self:
@@ -138,7 +151,7 @@ class Client(_Operations):
         self._run(exchange.sign_out(self._session))
 
     def send(self, call: Call[T]) -> T:
-        """Make any call: those of `answers`, `records` and `configuration`, or one's own."""
+        """Make any call: those of `answers`, `records`, `reviewing` and `configuration`, or one's own."""
         return self._run(exchange.exchange(self._session, call))
 
     def follow_job(self, job_id: str, *, after: int = 0) -> Iterator[JobEvent]:
@@ -205,7 +218,7 @@ class AsyncClient(_Operations):
         transport: httpx2.AsyncBaseTransport | None = None,
     ) -> None:
         self._session = Session(api_key=api_key, email=email, password=password, attempts=attempts)
-        self._http = httpx2.AsyncClient(base_url=url, timeout=timeout_s, transport=transport)
+        self._http = httpx2.AsyncClient(base_url=exchange.address_of(url), timeout=timeout_s, transport=transport)
         self._renewing = asyncio.Lock()
 
     async def __aenter__(self) -> Self:

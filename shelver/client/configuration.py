@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from urllib.parse import quote
 
-from shelver.client.call import Call, get, given, nothing, part, post, reads
+from shelver.client.call import Call, Stated, checked, get, given, nothing, part, post, reads
 from shelver.decide import Policy
 from shelver.service.models.payloads import (
     ChangedOut,
@@ -54,9 +54,10 @@ def read_policy(name: str) -> Call[PolicyOut]:
     return get(f"/v1/policies/{part(name)}", PolicyOut)
 
 
-def write_policy(name: str, policy: Policy) -> Call[PolicyOut]:
+def write_policy(name: str, policy: Policy | Stated) -> Call[PolicyOut]:
     """Keep a policy that fits the current model."""
-    body = {"json": policy.model_dump(mode="json", exclude_defaults=True)}
+    kept: Policy = checked(policy, Policy, "policy")
+    body = {"json": kept.model_dump(mode="json", exclude_defaults=True)}
     return Call("PUT", f"/v1/policies/{part(name)}", reads(PolicyOut), body=body, repeatable=True)
 
 

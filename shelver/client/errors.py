@@ -20,7 +20,11 @@ from typing import Any, Final
 
 import httpx2
 
+from shelver.client.call import MAX_TOLD
 from shelver.errors import ShelverError
+
+_MAX_CHARS: Final = 200
+"""Of what is said of a field: some messages list all that is allowed."""
 
 
 class ApiError(ShelverError):
@@ -48,7 +52,8 @@ class ApiError(ShelverError):
         retry_after_s: float | None = None,
     ) -> None:
         super().__init__(detail, allowed="see the documentation of the service", remedy="")
-        self.args = (f"{status} {code}: {detail}" + (f" (request {request_id})" if request_id else ""),)
+        named = f" (request {request_id})" if request_id else ""
+        self.args = (f"{status} {code}: {detail}{_told(fields or {})}{named}",)
         self.status = status
         self.code = code
         self.detail = detail
@@ -118,6 +123,18 @@ def retry_after_of(response: httpx2.Response) -> float | None:
     except (KeyError, ValueError):
         return None
     return max(found, 0.0) if math.isfinite(found) else None
+
+
+def _told(fields: dict[str, str]) -> str:
+    """The first few, for who sees no more than the text of the error."""
+    told = [f"{field}: {_cut(message)}" for field, message in list(fields.items())[:MAX_TOLD]]
+    if len(fields) > MAX_TOLD:
+        told.append(f"and {len(fields) - MAX_TOLD} more")
+    return f" [{'; '.join(told)}]" if told else ""
+
+
+def _cut(message: str) -> str:
+    return message if len(message) <= _MAX_CHARS else f"{message[: _MAX_CHARS - 1]}…"
 
 
 def _fields_of(problem: dict[str, Any]) -> dict[str, str]:

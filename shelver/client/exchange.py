@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from shelver.client.call import Call, nothing, reads
 from shelver.client.errors import ApiError, NoAnswerError, NotSignedInError, error_of
+from shelver.errors import InputError
 from shelver.service.accounts.payloads import TokenPair
 
 T = TypeVar("T")
@@ -67,6 +68,9 @@ class Session:
         email, password: of a person; kept, to sign in again when the sign-in has ended.
         attempts: of each call.
         longest_wait_s: a service that asks for more is not waited for.
+
+    Raises:
+        InputError: half of a sign-in.
     """
 
     api_key: str | None = field(default=None, repr=False)
@@ -76,6 +80,15 @@ class Session:
     longest_wait_s: float = 30.0
     tokens: TokenPair | None = field(default=None, repr=False)
     good_until: float = 0.0
+
+    def __post_init__(self) -> None:
+        if bool(self.email) != bool(self.password):
+            has, lacks = ("email", "password") if self.email else ("password", "email")
+            raise InputError(
+                f"`{has}` without `{lacks}`",
+                allowed="both `email` and `password`, or `api_key`, or none of them",
+                remedy=f"Give `{lacks}` as well; if it comes from the environment, see whether it is set.",
+            )
 
     def credential(self) -> str | None:
         """What a request says who calls, as far as it is known."""
@@ -96,6 +109,31 @@ class Session:
         """Of a request that says who calls."""
         credential = self.credential()
         return {} if credential is None else {"Authorization": f"Bearer {credential}"}
+
+
+def address_of(url: str) -> str:
+    """The address of a service, if it can be one.
+
+    Raises:
+        InputError: it says no way to get there, or no place.
+    """
+    try:
+        found = httpx2.URL(url)
+    except (httpx2.InvalidURL, TypeError) as error:
+        raise _no_address(url, f" ({error})") from error
+    if found.scheme not in ("http", "https"):
+        raise _no_address(url, ", which does not begin with http:// or https://")
+    if not found.host:
+        raise _no_address(url, ", which names no host")
+    return url
+
+
+def _no_address(url: str, why: str) -> InputError:
+    return InputError(
+        f"the address {url!r}{why}",
+        allowed="one that begins with http:// or https://, such as http://127.0.0.1:8000",
+        remedy="Give the whole address of the service.",
+    )
 
 
 def exchange(session: Session, call: Call[T]) -> Steps[T]:

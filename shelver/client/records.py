@@ -4,9 +4,23 @@ from __future__ import annotations
 
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
-from shelver.client.call import Call, get, given, if_match, new_key, nothing, part, post, reads, said
-from shelver.service.accounts.payloads import Account
+from shelver.client.call import (
+    Call,
+    Stated,
+    checked,
+    get,
+    given,
+    if_match,
+    new_key,
+    nothing,
+    part,
+    post,
+    reads,
+    said,
+)
+from shelver.service.accounts.payloads import Account, Export
 from shelver.service.jobs.payloads import JobIn, JobPage, JobRead, UploadRead
 from shelver.service.products.payloads import ProductBody, ProductPage, ProductRead
 from shelver.service.records.payloads import (
@@ -20,9 +34,9 @@ from shelver.service.records.payloads import (
 )
 
 
-def create_product(body: ProductBody, *, idempotency_key: str | None = None) -> Call[ProductRead]:
+def create_product(body: ProductBody | Stated, *, idempotency_key: str | None = None) -> Call[ProductRead]:
     """Add a product of one's own."""
-    return post("/v1/products", ProductRead, said(body), key=idempotency_key or new_key())
+    return post("/v1/products", ProductRead, _product(body), key=idempotency_key or new_key())
 
 
 def list_products(
@@ -37,7 +51,9 @@ def read_product(product_id: str) -> Call[ProductRead]:
     return get(f"/v1/products/{part(product_id)}", ProductRead)
 
 
-def replace_product(product_id: str, body: ProductBody, *, version: int | None = None) -> Call[ProductRead]:
+def replace_product(
+    product_id: str, body: ProductBody | Stated, *, version: int | None = None
+) -> Call[ProductRead]:
     """Replace all that is said of a product; with `version`, only if that is its latest.
 
     With `version`, a `NoAnswerError` leaves open whether it was done: read the product.
@@ -46,7 +62,7 @@ def replace_product(product_id: str, body: ProductBody, *, version: int | None =
         "PUT",
         f"/v1/products/{part(product_id)}",
         reads(ProductRead),
-        body={"json": said(body)},
+        body={"json": _product(body)},
         headers=if_match(version),
         repeatable=version is None,
     )
@@ -88,6 +104,23 @@ def read_prediction(prediction_id: str) -> Call[WholePrediction]:
     return get(f"/v1/predictions/{part(prediction_id)}", WholePrediction)
 
 
+def export_predictions(
+    *,
+    start: datetime | None = None,
+    end: datetime | None = None,
+    outcome: str | None = None,
+    policy: str | None = None,
+    model_version: str | None = None,
+    node_id: str | None = None,
+    product_id: str | None = None,
+    user_id: str | None = None,
+) -> Call[bytes]:
+    """The log as a CSV file, all of it in memory: name a time where it is long."""
+    params = {"from": start and start.isoformat(), "to": end and end.isoformat(), "outcome": outcome}
+    params |= {"policy": policy, "model_version": model_version, "node_id": node_id, "product_id": product_id}
+    return _file("/v1/predictions/export", **params, user_id=user_id)
+
+
 def read_quality(
     *, start: datetime | None = None, end: datetime | None = None, by: By | None = None
 ) -> Call[QualityOut]:
@@ -96,17 +129,18 @@ def read_quality(
     return get("/v1/metrics", QualityOut, **params)
 
 
-def upload_feed(path: Path, *, name: str | None = None) -> Call[UploadRead]:
+def upload_feed(path: str | Path, *, name: str | None = None) -> Call[UploadRead]:
     """Upload a feed that a job will read; the same bytes are kept once."""
-    headers = {"Content-Type": "application/octet-stream", "Content-Length": str(path.stat().st_size)}
-    params = {"name": name or path.name}
-    body = {"file": path}
+    file = Path(path)
+    headers = {"Content-Type": "application/octet-stream", "Content-Length": str(file.stat().st_size)}
+    params = {"name": name or file.name}
+    body = {"file": file}
     return Call("POST", "/v1/uploads", reads(UploadRead), params, body, headers, repeatable=True)
 
 
-def start_job(body: JobIn, *, idempotency_key: str | None = None) -> Call[JobRead]:
+def start_job(body: JobIn | Stated, *, idempotency_key: str | None = None) -> Call[JobRead]:
     """Put a job into the queue."""
-    return post("/v1/jobs", JobRead, said(body), key=idempotency_key or new_key())
+    return post("/v1/jobs", JobRead, said(checked(body, JobIn, "body")), key=idempotency_key or new_key())
 
 
 def read_job(job_id: str) -> Call[JobRead]:
@@ -128,10 +162,28 @@ def cancel_job(job_id: str) -> Call[JobRead]:
 
 def read_job_file(job_id: str, name: str) -> Call[bytes]:
     """A file that a job has written."""
-    path = f"/v1/jobs/{part(job_id)}/files/{part(name)}"
-    return Call("GET", path, lambda response: response.content, repeatable=True)
+    return _file(f"/v1/jobs/{part(job_id)}/files/{part(name)}")
+
+
+def register(*, email: str, name: str, password: str) -> Call[Account]:
+    """A new account of one's own, where people may register; `sign_in` comes after it."""
+    body = {"json": {"email": email, "name": name, "password": password}}
+    return Call("POST", "/v1/register", reads(Account), body=body, signed=False)
 
 
 def read_me() -> Call[Account]:
     """One's own account."""
     return get("/v1/me", Account)
+
+
+def export_me() -> Call[Export]:
+    """Everything that is stored about one's own account."""
+    return get("/v1/me/export", Export)
+
+
+def _product(body: ProductBody | Stated) -> dict[str, Any]:
+    return said(checked(body, ProductBody, "body"))
+
+
+def _file(path: str, **params: Any) -> Call[bytes]:
+    return Call("GET", path, lambda response: response.content, params=given(**params), repeatable=True)

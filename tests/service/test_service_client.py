@@ -6,12 +6,14 @@ import asyncio
 import base64
 import inspect
 import json
+import re
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple, TypedDict, assert_type
 
 import httpx2
@@ -26,19 +28,24 @@ from shelver.client import (
     ApiError,
     AsyncClient,
     Client,
+    EvaluateParams,
+    InputError,
     InvalidError,
+    MappingIn,
     NoAnswerError,
     NotAllowedError,
     NotFoundError,
     NotSignedInError,
     UnavailableError,
+    Verdict,
     answers,
     configuration,
     product,
     records,
+    reviewing,
     vectors,
 )
-from shelver.client.call import IDEMPOTENCY_KEY, Call
+from shelver.client.call import IDEMPOTENCY_KEY, Call, get
 from shelver.decide import Policy
 from shelver.service.answers.payloads import PredictOut
 from shelver.service.app import create_app
@@ -456,17 +463,20 @@ def test_every_call_is_an_operation_of_the_document(tmp_path: Path) -> None:
     file = tmp_path / "feed.csv"
     file.touch()
     examples: dict[str, Any] = {"path": file, "body": ProductBody(), "policy": Policy(), "action": "accept"}
-    for module in (answers, records, configuration):
+    for module in (answers, records, reviewing, configuration):
         for name, make in vars(module).items():
             if (
                 not inspect.isfunction(make)
                 or make.__module__ != module.__name__
                 or name in ("product", "vectors")
+                or name.startswith("_")
             ):
                 continue
             needed = [one.name for one in inspect.signature(make).parameters.values() if one.default is one.empty]
             values = {
-                one: examples.get(one, []) if one in ("products", "rows") else examples.get(one, f"<{one}>")
+                one: examples.get(one, [])
+                if one in ("products", "rows", "verdicts")
+                else examples.get(one, f"<{one}>")
                 for one in needed
             }
             if name == "start_job":
@@ -482,6 +492,148 @@ def test_every_call_is_an_operation_of_the_document(tmp_path: Path) -> None:
             for one, other in zip(call.path.split("/"), path.split("/"), strict=True):
                 assert one == other or other.startswith("{"), f"{name}: {call.path} is not {path}"
             assert hasattr(Client, name)
+
+
+def test_a_body_is_a_model_or_a_mapping() -> None:
+    said = {"title": "Chair", "attributes": {"material": ["beech"]}, "pictures": [{"base64": "YWJj"}]}
+    as_model = ProductBody.model_validate(said)
+    for body in (said, MappingProxyType(said), as_model):
+        assert records.create_product(body).body["json"].items() >= said.items()
+        assert records.replace_product("a", body).body["json"]["title"] == "Chair"
+    job = {"kind": "import_products", "upload_id": "0" * 32, "mapping": {"columns": {"title": "name"}}}
+    mapping = MappingIn(columns={"title": "name"})
+    model = ImportParams(kind="import_products", upload_id="0" * 32, mapping=mapping)
+    assert records.start_job(job).body == records.start_job(model).body == {"json": job}
+    for call in (
+        answers.predict_batch([{"title": "a"}, product(title="a")]),
+        answers.probabilities([{"title": "a"}]),
+    ):
+        assert call.body["json"]["products"][0] == {"title": "a"}
+    row = {"modality": "text", "nodes": [0.5, 0.5]}
+    assert answers.decide([row]).body["json"]["probabilities"] == [row]
+    verdict = {"prediction_ids": ["0" * 32], "action": "accept"}
+    of_model = reviewing.decide_review_items([Verdict(prediction_ids=["0" * 32], action="accept")])
+    assert reviewing.decide_review_items([verdict]).body == of_model.body == {"json": {"verdicts": [verdict]}}
+    policy = {"decoder": "climb", "thresholds": [0.9]}
+    assert configuration.write_policy("p", policy).body == {"json": policy}
+
+
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (
+            lambda: records.create_product({"titel": "Chair"}),
+            "body.titel: .* Allowed: ProductBody, or a mapping with its fields: title, ",
+        ),
+        (lambda: records.create_product(product(title="Chair")), "body: .*ProductBody"),  # type: ignore[arg-type]
+        (lambda: records.create_product("Chair"), "body: .*ProductBody"),  # type: ignore[arg-type]
+        (
+            lambda: records.start_job({"kind": "paint"}),
+            "body: .*'train'.* Allowed: TrainParams or EvaluateParams or",
+        ),
+        (lambda: records.start_job({"kind": "evaluate"}), r"body\.evaluate\.catalog: Field required"),
+        (lambda: answers.predict_batch([{}, {"title": 3}]), r"products\[1\]\.title: "),
+        (lambda: answers.predict(title=3), r"product\.title: "),  # type: ignore[arg-type]
+        (lambda: configuration.write_policy("p", {"decoder": "dice"}), r"policy\.decoder: "),
+        (lambda: records.create_product({str(i): i for i in range(5)}), "; and 2 more"),
+    ],
+)
+def test_a_body_that_does_not_fit_is_refused_before_it_is_sent(make: Callable[[], Any], told: str) -> None:
+    with pytest.raises(InputError, match=told) as refused:
+        make()
+    assert "nothing was sent" in str(refused.value)
+    assert EvaluateParams(kind="evaluate", catalog="demo").catalog == "demo"
+
+
+def test_half_a_sign_in_and_half_an_address_are_refused_at_once() -> None:
+    for kind in (Client, AsyncClient):
+        with pytest.raises(InputError, match="`email` without `password`"):
+            kind("http://service.test", email="ann@example.org")
+        with pytest.raises(InputError, match="`password` without `email`") as refused:
+            kind("http://service.test", email="", password="s3cret")
+        assert "s3cret" not in str(refused.value)
+        for url in ("127.0.0.1:8000", "localhost:8000", "shop.example", "ftp://shop.example", ""):
+            with pytest.raises(InputError, match="does not begin with http:// or https://") as no_address:
+                kind(url)
+            assert repr(url) in str(no_address.value)
+        with pytest.raises(InputError, match="names no host"):
+            kind("http://")
+        with pytest.raises(InputError, match="Allowed: one that begins with http"):
+            kind("http://shop.example:port")
+
+
+def test_a_feed_is_a_path_or_its_text(tmp_path: Path) -> None:
+    feed = tmp_path / "feed.csv"
+    feed.write_text("title\nchair\n", encoding="utf-8")
+    call, same = records.upload_feed(str(feed)), records.upload_feed(feed)
+    assert (call.params, call.headers, call.body) == (same.params, same.headers, same.body)
+    assert call.params == {"name": "feed.csv"}
+    assert call.body == {"file": feed}
+
+
+def test_the_text_of_a_refusal_names_its_fields_and_the_request() -> None:
+    fields = {"body.a": "too long", "body.b": "x" * 500, "body.c": "no number", "body.d": "left out", "e": "f"}
+    text = str(ApiError(422, "invalid_input", "It cannot be used.", fields=fields, request_id="5c1f"))
+    assert text.startswith("422 invalid_input: It cannot be used. [body.a: too long; body.b: xxx")
+    assert text.endswith("…; body.c: no number; and 2 more] (request 5c1f)")
+    assert len(text) < 400
+    assert str(ApiError(404, "not_found", "None.")) == "404 not_found: None."
+
+
+def test_a_reviewer_s_day(live: Live) -> None:
+    with Client(live.url, **live.person()) as seller:
+        answer = seller.predict(title="blue denim jeans", product_id="sku-1")
+        seller.give_feedback(answer.prediction_id, "reject")
+        with pytest.raises(NotAllowedError):
+            seller.count_review_items()
+        made = seller.create_product({"title": "blue denim jeans"})
+        assert made.id not in [one.product_id for one in seller.find_similar_to_product(made.id).items]
+        assert seller.export_predictions(outcome=answer.outcome).count(b"\n") == 2
+        assert seller.export_predictions(policy="another").count(b"\n") == 1
+        assert seller.export_me().tables["products"][0]["id"] == made.id
+    with Client(live.url, **live.person("reviewer")) as shelver:
+        assert [one.prediction_id for one in shelver.list_review_items().items] == [answer.prediction_id]
+        assert shelver.claim_review_items(n=1).items[0].prediction_id == answer.prediction_id
+        assert shelver.count_review_items().mine == 1
+        assert shelver.release_review_items([answer.prediction_id]).n_released == 1
+        assert shelver.release_review_items().n_released == 0
+        shelver.claim_review_items()
+        done = shelver.decide_review_items([{"prediction_ids": [answer.prediction_id], "action": "reject"}])
+        assert (done.n_problems, [one.role for one in done.items[0].others]) == (0, ["seller"])
+        assert shelver.undo_review_decision(done.decision_id).prediction_ids == [answer.prediction_id]
+        assert len(shelver.list_review_items(mine=True).items) == 1
+
+
+def test_who_registers_may_sign_in(live: Live) -> None:
+    with Client(live.url) as shelver:
+        made = shelver.register(email="new@example.org", name="New", password=PASSWORD)
+        shelver.sign_in("new@example.org", PASSWORD)
+        assert shelver.read_me() == made
+        with pytest.raises(ApiError):
+            shelver.register(email="new@example.org", name="New", password="x")
+        assert shelver.send(get("/v1/uploads", dict))["items"] == []
+
+
+def test_operations_without_a_method_stand_in_the_documentation(tmp_path: Path) -> None:
+    document = create_app(ServiceSettings(model=tmp_path, data=tmp_path)).openapi()
+    lacking = {one["operationId"] for _, _, one in operations_of(document)} - set(dir(Client))
+    told = documented().split("These operations have no method:", 1)[1]
+    listed, others = told.split(". `login`", 1)
+    assert set(re.findall(r"`(\w+)`", listed)) == lacking - {"login", "refresh", "logout"}
+    assert "`logout`" in others
+
+
+def test_the_example_of_bodies_and_jobs_runs(
+    live: Live, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "feed.csv").write_text("product_id,product_name\n1,chair\n", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Client, "wait_for_job", Client.read_job)  # there is no worker
+    person = live.person()
+    code = re.findall(r"```python\n(.*?)```", documented(), re.DOTALL)[1]
+    code = code.replace("http://127.0.0.1:8000", live.url).replace("ann@example.org", person["email"])
+    exec(code.replace("four words are enough", PASSWORD), {})
+    assert capsys.readouterr().out == "queued\n"
 
 
 def test_the_client_needs_nothing_of_the_service_s_libraries() -> None:
@@ -507,3 +659,9 @@ def test_the_example_of_its_documentation_runs(live: Live) -> None:
 
 def encoded(path: Path) -> str:
     return base64.b64encode(path.read_bytes()).decode()
+
+
+def documented() -> str:
+    """What docs/api.md says of the client."""
+    page = (Path(__file__).parents[2] / "docs" / "api.md").read_text(encoding="utf-8")
+    return page.split("## Calling it from Python", 1)[1].split("\n## ", 1)[0]
