@@ -6,15 +6,17 @@ Read by the command line and services only; everything below gets plain values.
 from __future__ import annotations
 
 import os
+from difflib import get_close_matches
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Final, Literal, TypeVar
 
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
+    SettingsError,
     TomlConfigSettingsSource,
 )
 
@@ -159,6 +161,19 @@ class ServiceSettings(_Sources):
     job_keep_days: float = Field(default=30, ge=0)
 
 
+_KUBERNETES: Final = "port_"
+"""Kubernetes gives such variables, as SHELVER_SERVICE_PORT_8000_TCP, to all beside a Service named shelver."""
+_WORDS: Final = {
+    "int_parsing": "a whole number",
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "float_parsing": "a number",
+    "float_type": "a number",
+    "bool_parsing": "true or false",
+    "bool_type": "true or false",
+    "path_type": "a path",
+}
+"""Of what pydantic found: what would be allowed, where it says more than whoever sets it wants to know."""
 _HIDDEN = frozenset({"secret", "database", "openid_client_secret", "mail_hook", "mail_secret"})
 _Any = TypeVar("_Any", bound=BaseSettings)
 
@@ -176,8 +191,19 @@ def read_service_settings(**given: Any) -> ServiceSettings:
     """The settings of the service; what is given, and not None, wins over the environment and the file.
 
     Raises:
-        ConfigError: a variable or `shelver.toml` holds what no setting can be.
+        ConfigError: a variable or `shelver.toml` holds what no setting can be, or has the name of none.
     """
+    # The library passes over variables that it does not know; one that is misspelled would leave a door open.
+    prefix = str(ServiceSettings.model_config["env_prefix"])
+    for variable in sorted(os.environ):
+        name = variable.lower().removeprefix(prefix.lower())
+        if variable.lower() == name or name in ServiceSettings.model_fields or name.startswith(_KUBERNETES):
+            continue
+        raise ConfigError(
+            f"the variable {variable}, of no setting",
+            allowed=_names_like(name, prefix),
+            remedy="Mend its name, or unset it.",
+        )
     return _read(ServiceSettings, **{name: value for name, value in given.items() if value is not None})
 
 
@@ -187,12 +213,33 @@ def _read(kind: type[_Any], **given: Any) -> _Any:
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(map(str, first["loc"]))
+        if first["type"] == "extra_forbidden":  # its value may be a secret
+            raise ConfigError(
+                f"setting {name} in shelver.toml, which there is not",
+                allowed=_names_like(name),
+                remedy="Mend its name, or remove it.",
+            ) from error
+        said = first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
         raise ConfigError(
             f"setting {name} = {'(hidden)' if name in _HIDDEN else repr(first['input'])}",
-            allowed=first["msg"],
+            allowed=_WORDS.get(first["type"], said),
             remedy="Change the SHELVER_ variable, or shelver.toml in the working folder.",
+        ) from error
+    except SettingsError as error:  # it names the setting, and not its value
+        raise ConfigError(
+            f"a SHELVER_ variable: {error}",
+            allowed="""JSON where a setting has several values, such as '["10.0.0.0/8"]'""",
+            remedy="Change the variable.",
         ) from error
     except (OSError, ValueError) as error:  # TOML that is none, or no UTF-8
         raise ConfigError(
             f"shelver.toml cannot be read: {error}", allowed="a TOML file", remedy="Mend the file, or remove it."
         ) from error
+
+
+def _names_like(name: str, prefix: str = "") -> str:
+    """The setting of the service that was probably meant, as it would be written there."""
+    near = get_close_matches(name, ServiceSettings.model_fields, n=1)
+    return (
+        f"{prefix}{near[0].upper() if prefix else near[0]}" if near else "the settings that docs/service.md lists"
+    )

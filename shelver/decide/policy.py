@@ -100,7 +100,7 @@ class Policy(_Frozen):
             reaches the level's threshold. "cost" takes the node of the least expected cost among those that are
             sure. "top_n" decides nothing and suggests.
         thresholds: P(node) from which a node of level 1, 2 and so on is sure; the last one goes on for deeper
-            levels.
+            levels. None reaches one above 1: of that level nothing is decided.
         strict: by node id, a threshold in place of the level's for this node and all below it, where it is higher:
             nodes that need more care.
         min_level: the shallowest level that counts as an answer.

@@ -21,6 +21,7 @@ from starlette.exceptions import HTTPException
 from shelver import errors
 from shelver.errors import ShelverError
 from shelver.service.drivers import is_conflict
+from shelver.service.fields import form_wanted, message_of
 
 MAX_FIELDS: Final = 20
 """That a problem names."""
@@ -139,9 +140,11 @@ def table_of_codes() -> str:
     return "\n".join(lines + [f"| `{name}` | {code.status} | {code.title} |" for name, code in CODES.items()])
 
 
-def not_found(what: str) -> ServiceError:
+def not_found(
+    what: str, *, allowed: str = "one that exists and is yours", remedy: str = "Check the id."
+) -> ServiceError:
     """There is no such thing, or the caller may not know of it."""
-    return ServiceError("not_found", f"no {what}", allowed="one that exists and is yours", remedy="Check the id.")
+    return ServiceError("not_found", f"no {what}", allowed=allowed, remedy=remedy)
 
 
 def request_id_of(request: Request) -> str:
@@ -254,8 +257,14 @@ def handle_problems(app: FastAPI) -> None:
     def of_validation(request: Request, error: RequestValidationError) -> JSONResponse:
         # Without the input, which may be a password; and only some: a body may have a million unknown keys.
         found = error.errors()
+        form = form_wanted(request)
+        if form is not None and any(one["loc"][:1] == ("body",) for one in found):
+            detail = f"The body is JSON. Allowed: a form is needed ({form}). Send the fields as a form."
+            return problem_response(request, "bad_request", detail)
         fields = [
-            WrongField(field=".".join(str(part)[:60] for part in one["loc"][:12]), message=one["msg"][:300])
+            WrongField(
+                field=".".join(str(part)[:60] for part in one["loc"][:12]), message=message_of(request, one)[:300]
+            )
             for one in found[:MAX_FIELDS]
         ]
         named = ", ".join(one.field for one in fields[:5])

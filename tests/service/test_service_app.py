@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fastapi import FastAPI
@@ -137,3 +139,72 @@ def test_the_openapi_document_describes_every_route(client: TestClient) -> None:
             assert status < "400" or "application/problem+json" in answer["content"], f"{method} {path} {status}"
     names = set(re.findall(r"#/components/schemas/([\w-]+)", str(document)))
     assert names <= document["components"]["schemas"].keys()
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "field", "says"),
+    [
+        ("POST", "/v1/jobs", {"kind": "evaluate", "catalogue": "x"}, "body.evaluate.catalogue", "kind, catalog, "),
+        (
+            "POST",
+            "/v1/jobs",
+            {"kind": "predict", "mapping": {"colums": {}}},
+            "body.predict.mapping.colums",
+            "columns, attributes, attribute_separator, ",
+        ),
+        ("PUT", "/v1/policies/a", {"costs": {"wrongly": 1}}, "body.costs.wrongly", "wrong, missed, values, "),
+        ("PUT", "/v1/policies/a", {"attributes": {"colour": {"x": 1}}}, "body.attributes.colour.x", "threshold, "),
+        ("POST", "/v1/predict", {"titel": "chair"}, "body.titel", "title, "),
+        ("POST", "/v1/predict/batch", {"products": [{"titel": "a"}]}, "body.products.0.titel", "title, "),
+        ("GET", "/v1/jobs?limt=1", None, "query.limt", "limit, after, kind, state, owner_id"),
+        ("GET", "/v1/predictions?since=1", None, "query.since", "from, to, "),
+        ("GET", "/v1/taxonomy/search?q=x&limit=1", None, "query.limit", "q, n"),
+    ],
+)
+def test_an_unknown_field_is_named_beside_those_that_are_known(
+    as_role: Callable[..., TestClient], method: str, path: str, body: Any, field: str, says: str
+) -> None:
+    answer = as_role("admin").request(method, path, json=body)
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid_input")
+    told = {one["field"]: one["message"] for one in answer.json()["fields"]}
+    assert "An unknown field. Allowed: " in told[field]
+    assert says in told[field]
+
+
+def test_messages_of_fields_do_without_what_only_programs_say(client: TestClient) -> None:
+    answer = client.post("/v1/register", json={"email": "nobody", "name": "Ann", "password": "short"})
+    told = {one["field"]: one["message"] for one in answer.json()["fields"]}
+    assert "body.email" in told
+    assert "Value error" not in answer.text
+
+
+def test_json_in_place_of_a_form_is_told_that_a_form_is_needed(
+    client: TestClient, as_role: Callable[..., TestClient]
+) -> None:
+    answer = client.post("/v1/login", json={"username": "ann@example.org", "password": "s3cret"})
+    assert (answer.status_code, answer.json()["code"]) == (400, "bad_request")
+    assert "a form is needed (application/x-www-form-urlencoded)" in answer.json()["detail"]
+    assert "s3cret" not in answer.text
+    seller = as_role("seller")
+    product = seller.post("/v1/products", json={"title": "chair"}).json()["id"]
+    answer = seller.post(f"/v1/products/{product}/pictures", json={"files": []})
+    assert answer.status_code == 400
+    assert "multipart/form-data" in answer.json()["detail"]
+    fields = client.post("/v1/login", data={"username": "ann@example.org"}).json()["fields"]
+    assert [one["field"] for one in fields] == ["body.password"]
+
+
+def test_a_model_that_is_given_beside_a_champion_is_said_to_be_ignored(
+    make_app: Callable[..., TestClient], image_model: Path, logs: io.StringIO
+) -> None:
+    make_app()
+    make_app()
+    assert "ignored" not in logs.getvalue()
+    make_app(model=image_model)
+    (line,) = [json.loads(one) for one in logs.getvalue().splitlines() if "ignored" in one]
+    assert "--model is ignored" in line["event"]
+    assert line["given"] == image_model.name
+    assert "register it with POST /v1/models" in line["remedy"]
+    assert "promote" in line["remedy"]
+    make_app(model=image_model.parent / "nowhere")
+    assert logs.getvalue().count("--model is ignored") == 2

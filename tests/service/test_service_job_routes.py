@@ -88,6 +88,10 @@ def test_what_a_job_names_must_be_there(seller: TestClient, as_role: AsRole) -> 
     ):
         assert code_of(client.post("/v1/jobs", json=said)) == expected, said
     assert seller.get("/v1/jobs").json()["items"] == []
+    catalog = admin.post("/v1/jobs", json={"kind": "train", "catalog": "nowhere"}).json()["detail"]
+    assert "no catalog nowhere" in catalog
+    assert "`catalogs/`" in catalog
+    assert "is yours" not in catalog
 
 
 def test_an_account_may_have_so_many_jobs_at_a_time(make_app: Callable[..., TestClient]) -> None:

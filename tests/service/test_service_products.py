@@ -122,6 +122,16 @@ def test_a_change_made_from_an_old_version_is_refused(seller: TestClient) -> Non
         assert seller.put(url, json={"title": "x"}, headers={"If-Match": named}).status_code == status
 
 
+def test_a_version_without_its_quotes_is_told_so(seller: TestClient) -> None:
+    url = f"/v1/products/{add(seller)['id']}"
+    refused = seller.put(url, json={"title": "x"}, headers={"If-Match": "1"})
+    assert code_of(refused) == (412, "changed_meanwhile")
+    assert "without quotes" in refused.json()["detail"]
+    assert 'If-Match: "1"' in refused.json()["detail"]
+    for old in ('"7"', 'W/"1"'):
+        assert "without quotes" not in seller.delete(url, headers={"If-Match": old}).json()["detail"]
+
+
 def test_of_changes_at_the_same_moment_exactly_one_wins(seller: TestClient) -> None:
     url = f"/v1/products/{add(seller)['id']}"
     answers: list[int] = []

@@ -38,6 +38,8 @@ def test_facts_and_nodes_of_the_tree(as_role: As, service: Service) -> None:
 def test_a_node_that_is_not_there_is_not_found(node_id: str, as_role: As) -> None:
     answer = as_role("seller").get(f"/v1/taxonomy/nodes/{node_id}")
     assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
+    if answer.json()["detail"].startswith("no node"):
+        assert "/v1/taxonomy/search" in answer.json()["detail"]
 
 
 def test_search_over_http(as_role: As, client: TestClient) -> None:
@@ -46,7 +48,7 @@ def test_search_over_http(as_role: As, client: TestClient) -> None:
     assert [node["path"] for node in found] == [["Home", "Chairs", "Bar"]]
     assert len(seller.get("/v1/taxonomy/search", params={"q": "h", "n": 2}).json()["nodes"]) == 2
     assert seller.get("/v1/taxonomy/search", params={"q": "%&/ --"}).json()["nodes"] == []
-    for wrong in ("", "q=", f"q={'x' * 201}", "q=x&n=0", "q=x&n=101"):
+    for wrong in ("", "q=", f"q={'x' * 201}", "q=x&n=0", "q=x&n=101", "q=x&limit=5"):
         assert seller.get(f"/v1/taxonomy/search?{wrong}").status_code == 422
     assert client.get("/v1/taxonomy/search?q=chair").status_code == 401
 

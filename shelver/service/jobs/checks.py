@@ -43,14 +43,22 @@ def check_params(session: Session, service: Service, identity: Identity, body: A
         service.models.current()
     name = body.catalog if isinstance(body, TrainParams | EvaluateParams) else None
     if name is not None and not (service.settings.data / CATALOGS / name / "catalog.json").is_file():
-        raise not_found(f"catalog {name}")
+        raise not_found(
+            f"catalog {name}",
+            allowed="the name of a folder in `catalogs/` of the service's data folder that holds a catalog",
+            remedy="Write one there with `shelver ingest`, or check the name.",
+        )
 
 
 def _check_model(models: Models, version: str | None) -> None:
     if version is None:
         models.current()
     elif models.store.find(version) is None:
-        raise not_found(f"model {version}")
+        raise not_found(
+            f"model {version}",
+            allowed="a registered model, as /v1/models lists them",
+            remedy="Check the version, or leave it out for the champion.",
+        )
 
 
 def mapping_of(said: dict[str, Any]) -> Mapping:

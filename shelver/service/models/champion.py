@@ -21,10 +21,11 @@ from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
 from shelver.decide import Policy, policies_of
-from shelver.errors import ConfigError
+from shelver.errors import ConfigError, ModelError
 from shelver.library import Aliases, ModelStore
 from shelver.pipeline import Classifier
 from shelver.product import Product
+from shelver.registry import read_manifest
 from shelver.service.db import Database
 from shelver.service.models.loaded import Loaded
 from shelver.service.models.preload import Preloader
@@ -233,7 +234,16 @@ class Models:
             first = self.store.register(model, by=_STARTER, trial=False).model_version
             self.promote(self.prepare(first), by=_STARTER)
         elif champion is not None:
-            log.info("the champion answers", champion=champion, given=model.name if model is not None else None)
+            if model is None or _version_in(model) == champion:
+                log.info("the champion answers", champion=champion)
+            else:
+                log.warning(
+                    "the model of --model is ignored: the installation has a champion, which answers",
+                    champion=champion,
+                    given=model.name,
+                    remedy="copy the folder into import/ of the data folder, register it with POST /v1/models, "
+                    "and promote it with POST /v1/models/{version}/promote",
+                )
             self._try_to_catch_up()
         else:
             log.warning("no model answers yet", remedy="start once with --model, or register one and promote it")
@@ -298,6 +308,14 @@ class Models:
                 self._try_to_catch_up()
                 self._ahead.look()
             self.policies_changed()
+
+
+def _version_in(model: Path) -> str | None:
+    """Which model a folder holds; None where it holds none, which is no matter where another one answers."""
+    try:
+        return read_manifest(model, verify=False).model_version
+    except (ModelError, OSError):
+        return None
 
 
 def _another_one(loaded: Loaded) -> ServiceError:

@@ -125,6 +125,15 @@ class TaxonomyOut(BaseModel):
     roots: list[TreeNode] = Field(description="The nodes of level 1.")
 
 
+class NodeSearch(BaseModel):
+    """What a search of the tree asks for."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    q: str = Field(min_length=1, max_length=200, description="Words, or their beginnings.", examples=["chair"])
+    n: int = Field(default=20, ge=1, le=100, description="At most so many.")
+
+
 class FoundNodes(BaseModel):
     """Nodes that a search found, the best first."""
 

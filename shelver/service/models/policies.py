@@ -41,7 +41,7 @@ def read_policy(name: Name, service: ServiceDep, session: SessionDep) -> PolicyO
     """One policy."""
     shown = _shown(name, service.models.current(), session.get(StoredPolicy, name))
     if shown is None:
-        raise not_found(f"policy {name}")
+        raise not_found(f"policy {name}", allowed="those that /v1/policies lists", remedy="Check the name.")
     return shown
 
 
@@ -78,7 +78,11 @@ def delete_policy(name: Name, service: ServiceDep, identity: Admin, session: Ses
     """Forget a policy of the service; one of the same name that came with the model decides again."""
     row = session.get(StoredPolicy, name)
     if row is None:
-        raise not_found(f"policy {name} of the service")
+        raise not_found(
+            f"policy {name} of the service",
+            allowed='those that /v1/policies lists with `kept_by` "service"',
+            remedy="Check the name. A policy of the model goes with the model.",
+        )
     audit(session, identity, "policy.delete", name, {"before": row.body})
     session.delete(row)
     after_commit(session, service.models.policies_changed)

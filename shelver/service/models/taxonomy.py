@@ -16,7 +16,14 @@ from numpy.typing import NDArray
 
 from shelver.service.accounts.identity import allowed
 from shelver.service.models.champion import Loaded
-from shelver.service.models.payloads import FoundNodes, NodeAttribute, NodeDetail, TaxonomyOut, TreeNode
+from shelver.service.models.payloads import (
+    FoundNodes,
+    NodeAttribute,
+    NodeDetail,
+    NodeSearch,
+    TaxonomyOut,
+    TreeNode,
+)
 from shelver.service.problems import not_found, responses
 from shelver.service.state import ServiceDep
 from shelver.taxonomy import Taxonomy
@@ -127,18 +134,13 @@ def read_taxonomy(service: ServiceDep) -> TaxonomyOut:
 
 
 @router.get("/search", dependencies=READERS, summary="Search the tree")
-def search_nodes(
-    service: ServiceDep,
-    q: Annotated[
-        str, Query(min_length=1, max_length=200, description="Words, or their beginnings.", examples=["chair"])
-    ],
-    n: Annotated[int, Query(ge=1, le=100, description="At most so many.")] = 20,
-) -> FoundNodes:
+def search_nodes(asked: Annotated[NodeSearch, Query()], service: ServiceDep) -> FoundNodes:
     """Nodes by words of their names and paths; case and accents do not matter."""
     loaded = service.models.current()
     tree = loaded.taxonomy
     return FoundNodes(
-        taxonomy_version=loaded.taxonomy_version, nodes=[_node(tree, k) for k in search_of(tree)(q, n)]
+        taxonomy_version=loaded.taxonomy_version,
+        nodes=[_node(tree, k) for k in search_of(tree)(asked.q, asked.n)],
     )
 
 
@@ -149,7 +151,11 @@ def read_node(node_id: str, service: ServiceDep) -> NodeDetail:
     tree = loaded.taxonomy
     k = tree.find(node_id)
     if k is None:
-        raise not_found(f"node {node_id[:80]!r} in taxonomy {tree.version}")
+        raise not_found(
+            f"node {node_id[:80]!r} in taxonomy {tree.version}",
+            allowed="a node of the tree of the model that answers",
+            remedy="Find its id with /v1/taxonomy/search.",
+        )
     return NodeDetail(
         **_node(tree, k).model_dump(),
         holds_products=bool(tree.is_leaf[k]) or int(loaded.classifier.prob2pred.groups.here_slot[k]) >= 0,

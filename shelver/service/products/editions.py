@@ -36,8 +36,14 @@ def check_version(row: ProductRow, if_match: str | None) -> None:
     if if_match is None:
         return
     named = [one.strip() for one in if_match.split(",")]
-    if named != ["*"] and etag_of(row) not in named:
-        raise _changed_meanwhile(f"version {if_match:.80} of the product, which is {row.version} by now")
+    if named == ["*"] or etag_of(row) in named:
+        return
+    bare = next((one.strip("'\"") for one in named if not one.endswith('"')), "")
+    if bare not in ("", "*"):
+        raise _changed_meanwhile(
+            f"If-Match: {if_match:.80}, without quotes", remedy=f'Send them too: If-Match: "{bare:.80}".'
+        )
+    raise _changed_meanwhile(f"version {if_match:.80} of the product, which is {row.version} by now")
 
 
 def change(session: Session, row: ProductRow, if_match: str | None, columns: dict[str, Any]) -> None:
@@ -69,10 +75,9 @@ def check_one(result: Result[Any]) -> None:
         raise _changed_meanwhile("a version of the product that was changed at the same time")
 
 
-def _changed_meanwhile(received: str) -> ServiceError:
+def _changed_meanwhile(
+    received: str, remedy: str = "Read the product again, and make the change to that."
+) -> ServiceError:
     return ServiceError(
-        "changed_meanwhile",
-        received,
-        allowed="the ETag of the latest version in If-Match",
-        remedy="Read the product again, and make the change to that.",
+        "changed_meanwhile", received, allowed="the ETag of the latest version in If-Match", remedy=remedy
     )
