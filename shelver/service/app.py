@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from typing import Final
@@ -135,6 +136,22 @@ def opened(settings: ServiceSettings, metrics: CollectorRegistry) -> Iterator[Se
         yield service
 
 
+def _without_database(error: OperationalError) -> ServiceError:
+    if isinstance(error.orig, sqlite3.Error):  # a full disk, say; its words name no secret
+        return ServiceError(
+            "database_unavailable",
+            f"a database file that cannot be used: {error.orig}",
+            allowed="a file in a folder that can be written, with room on its disk",
+            remedy="Make room, or name another file with --database; then start the service again.",
+        )
+    return ServiceError(
+        "database_unavailable",
+        "a database that does not answer",
+        allowed="one that runs, under the URL of --database or SHELVER_SERVICE_DATABASE",
+        remedy="Start it, or mend the URL; then start the service again.",
+    )
+
+
 def create_app(settings: ServiceSettings) -> FastAPI:
     """The application of an installation; it opens its database and model when its lifespan begins."""
     metrics = CollectorRegistry()
@@ -145,12 +162,7 @@ def create_app(settings: ServiceSettings) -> FastAPI:
             try:
                 app.state.service = stack.enter_context(opened(settings, metrics))
             except OperationalError as error:
-                app.state.refused = ServiceError(
-                    "database_unavailable",
-                    "a database that does not answer",
-                    allowed="one that runs, under the URL of --database or SHELVER_SERVICE_DATABASE",
-                    remedy="Start it, or mend the URL; then start the service again.",
-                )
+                app.state.refused = _without_database(error)
                 raise app.state.refused from error
             except ShelverError as error:
                 app.state.refused = error  # for whoever started the server

@@ -313,3 +313,11 @@ def test_callers_behind_a_proxy_are_told_apart_only_where_the_proxy_is_trusted(
             statuses.append(talk(port, head.encode() + body).split(b" ", 2)[1])
     assert statuses.count(b"200") == n_answered
     assert statuses.count(b"429") == 4 - n_answered
+
+
+def test_a_database_file_that_cannot_be_used_is_named_with_the_reason(
+    service_settings: Callable[..., ServiceSettings], tmp_path: Path
+) -> None:
+    settings = service_settings(database=f"sqlite:///{tmp_path / 'no such folder' / 'shelver.db'}")
+    with pytest.raises(ShelverError, match=r"unable to open database file.*Make room, or name another file"):
+        serve(settings)
