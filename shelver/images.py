@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import io
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Literal
 
 import numpy as np
@@ -37,7 +37,6 @@ ImageFormat = Literal["JPEG", "PNG", "WEBP", "GIF", "BMP", "AVIF"]
 Colour = tuple[int, int, int]
 View = Literal["fit", "crop", "box"]
 """The whole picture within margins, its centre without, or the part around the product."""
-
 MAX_BYTES = 20_000_000
 """Encoded size. The heaviest honest product photos have some 10 MB."""
 
@@ -182,19 +181,24 @@ def views(data: bytes, wanted: Sequence[tuple[View, ImageSpec]]) -> list[NDArray
     Raises:
         ImageError: the picture cannot be used; its `code` is one of `IMAGE_CODES`.
     """
-    decoded: dict[tuple[Colour, int], Image.Image] = {}
+    return [look(image, view, spec) for image, view, spec in decoded(data, wanted)]
+
+
+def decoded(
+    data: bytes, wanted: Sequence[tuple[View, ImageSpec]]
+) -> Iterator[tuple[Image.Image, View, ImageSpec]]:
+    """The picture as each of `wanted` needs it decoded."""
+    kept: dict[tuple[Colour, int], Image.Image] = {}
     size_px: tuple[int, int] | None = None
-    seen = []
     for view, spec in wanted:
         target_px = (spec.width_px, spec.height_px)
         image = None
         if size_px is not None:
-            image = decoded.get((spec.background, _shrink(size_px, target_px, view)[0]))
+            image = kept.get((spec.background, _shrink(size_px, target_px, view)[0]))
         if image is None:
             image, size_px = _decode(data, target_px, view, spec.background)
-            decoded[spec.background, _shrink(size_px, target_px, view)[0]] = image
-        seen.append(look(image, view, spec))
-    return seen
+            kept[spec.background, _shrink(size_px, target_px, view)[0]] = image
+        yield image, view, spec
 
 
 def _decode(
@@ -245,19 +249,24 @@ def fit(image: Image.Image, spec: ImageSpec) -> NDArray[np.uint8]:
     """
     if image.mode != "RGB":
         image = _as_rgb(image, spec.background)
-    ratio = min(spec.width_px / image.width, spec.height_px / image.height)
-    # A 1x20000 picture still is one pixel wide.
-    width = min(spec.width_px, max(1, round(image.width * ratio)))
-    height = min(spec.height_px, max(1, round(image.height * ratio)))
+    left, top, width, height = fitted(image.size, spec)
     if (width, height) != image.size:
         image = image.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=3.0)
     if (width, height) == (spec.width_px, spec.height_px):
         return np.array(image, dtype=np.uint8)
     canvas = np.empty((spec.height_px, spec.width_px, 3), dtype=np.uint8)
     canvas[:] = spec.background
-    top, left = (spec.height_px - height) // 2, (spec.width_px - width) // 2
     canvas[top : top + height, left : left + width] = np.asarray(image)
     return canvas
+
+
+def fitted(size_px: tuple[int, int], spec: ImageSpec) -> tuple[int, int, int, int]:
+    """Where `fit` puts a picture of this size: left, top, width, height."""
+    ratio = min(spec.width_px / size_px[0], spec.height_px / size_px[1])
+    # A 1x20000 picture still is one pixel wide.
+    width = min(spec.width_px, max(1, round(size_px[0] * ratio)))
+    height = min(spec.height_px, max(1, round(size_px[1] * ratio)))
+    return (spec.width_px - width) // 2, (spec.height_px - height) // 2, width, height
 
 
 def crop(image: Image.Image, spec: ImageSpec) -> NDArray[np.uint8]:
@@ -271,11 +280,7 @@ def crop(image: Image.Image, spec: ImageSpec) -> NDArray[np.uint8]:
     """
     if image.mode != "RGB":
         image = _as_rgb(image, spec.background)
-    ratio = min(image.width / spec.width_px, image.height / spec.height_px)
-    # Whole pixels, and of a 1x20000 picture one.
-    width = min(image.width, max(1, round(spec.width_px * ratio)))
-    height = min(image.height, max(1, round(spec.height_px * ratio)))
-    left, top = (image.width - width) // 2, (image.height - height) // 2
+    left, top, width, height = cropped(image.size, spec)
     if (width, height) == (spec.width_px, spec.height_px):
         return np.array(image.crop((left, top, left + width, top + height)), dtype=np.uint8)
     resized = image.resize(
@@ -285,6 +290,15 @@ def crop(image: Image.Image, spec: ImageSpec) -> NDArray[np.uint8]:
         reducing_gap=3.0,
     )
     return np.array(resized, dtype=np.uint8)
+
+
+def cropped(size_px: tuple[int, int], spec: ImageSpec) -> tuple[int, int, int, int]:
+    """What `crop` takes of a picture of this size: left, top, width, height."""
+    ratio = min(size_px[0] / spec.width_px, size_px[1] / spec.height_px)
+    # Whole pixels, and of a 1x20000 picture one.
+    width = min(size_px[0], max(1, round(spec.width_px * ratio)))
+    height = min(size_px[1], max(1, round(spec.height_px * ratio)))
+    return (size_px[0] - width) // 2, (size_px[1] - height) // 2, width, height
 
 
 def box(image: Image.Image, spec: ImageSpec) -> NDArray[np.uint8]:
@@ -298,15 +312,21 @@ def box(image: Image.Image, spec: ImageSpec) -> NDArray[np.uint8]:
     """
     if image.mode != "RGB":
         image = _as_rgb(image, spec.background)
+    found = around_product(image, spec)
+    return fit(image if found is None else image.crop(found), spec)
+
+
+def around_product(image: Image.Image, spec: ImageSpec) -> tuple[int, int, int, int] | None:
+    """What `box` takes of a picture: left, top, right, bottom; None where it takes all."""
     found = product_box(image, margin=BOX_MARGIN)
     if found is None:
-        return fit(image, spec)
+        return None
     left, top, right, bottom = found
     width = max(right - left, round((bottom - top) * spec.width_px / spec.height_px))
     height = max(bottom - top, round((right - left) * spec.height_px / spec.width_px))
     left, right = _widened(left, right, width, image.width)
     top, bottom = _widened(top, bottom, height, image.height)
-    return fit(image.crop((left, top, right, bottom)), spec)
+    return left, top, right, bottom
 
 
 def _widened(start: int, end: int, wanted: int, side: int) -> tuple[int, int]:

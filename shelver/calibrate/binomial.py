@@ -13,6 +13,8 @@ Floats = NDArray[np.float64]
 _ENOUGH: Final = 1e-17
 """A term that adds less than this share to its sum ends the sum."""
 _HALVINGS: Final = 60
+_TERMS: Final = 32
+"""So many terms are made at once."""
 _log_factorial = np.vectorize(lambda n: math.lgamma(n + 1.0), otypes=[np.float64])
 
 
@@ -66,8 +68,11 @@ def _tail(k: Floats, n: Floats, p: Floats) -> Floats:
     )
     term = np.where(k >= 0, np.exp(log_first), 0.0)
     total, i = term.copy(), start.copy()
+    odds, steps = (1 - p) / p, np.arange(_TERMS)
     while (going := (i > 0) & (term > _ENOUGH * total)).any():
-        term = np.where(going, term * i / (n - i + 1) * ((1 - p) / p), 0.0)
-        total += term
-        i = i - going
+        left = i[..., None] - steps  # a factor of 0 ends the terms where no hit is left
+        factors = np.maximum(left, 0) / (n[..., None] - left + 1) * odds[..., None]
+        terms = np.where(going, term, 0.0)[..., None] * np.cumprod(factors, axis=-1)
+        total += terms.sum(axis=-1)
+        term, i = terms[..., -1], i - _TERMS
     return total

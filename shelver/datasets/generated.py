@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
@@ -90,6 +91,12 @@ def write_demo(out_dir: Path, *, n_products: int = 6_000, seed: int = 0) -> Path
             writer.write_table(pa.Table.from_pylist([_row(seed, number) for number in numbers], schema=_COLUMNS))
     unfinished.replace(feed)
     return feed
+
+
+def demo_rows(numbers: Iterable[int], *, seed: int = 0) -> Iterator[dict[str, object]]:
+    """Rows of the demo feed by their numbers; beyond its last one they are new products of the same shop."""
+    for number in numbers:
+        yield _row(seed, number)
 
 
 def messy_listings() -> tuple[MessyListing, ...]:

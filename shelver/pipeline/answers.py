@@ -143,6 +143,20 @@ class Emb2Prob:
             {name: sources for name, (_, sources) in answered.items()},
         )
 
+    def nodes(self, text: Embedding | None, image: Embedding | None) -> NDArray[np.float32]:
+        """P(node) alone, shape (N, K), as `Probabilities.nodes` has it, without the work for all else.
+
+        Raises:
+            ShapeError: as a call.
+        """
+        scores, modality = self.scores(text, image)
+        nodes = np.zeros((len(modality), self.groups.taxonomy.n_nodes), np.float32)
+        for code, believed in enumerate(self._believed, start=1):
+            of_code = modality == code
+            if of_code.any():
+                nodes[of_code] = believed([of_expert[of_code] for of_expert in scores])
+        return nodes
+
     def scores(
         self, text: Embedding | None, image: Embedding | None
     ) -> tuple[list[NDArray[np.float32]], NDArray[np.int8]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -15,6 +16,8 @@ from shelver.report.card import write_card
 from shelver.report.page import PAGE, write_html
 
 LEARNING: Final = Path("run") / "metrics.jsonl"
+KEPT: Final = Path("report") / "learning.jsonl"
+"""Where a model folder keeps the same, since its run is left behind when it is registered."""
 
 
 def publish(
@@ -42,10 +45,19 @@ def publish(
     except MissingExtraError as missing:
         say(f"{out / PAGE} was not written: {missing.received}. {missing.remedy}")
     try:
+        _keep_learning(model)
         written.append(write_card(manifest, report, model))
     except OSError as error:
         say(f"the model card was not written: {error.strerror or error}")
     return tuple(written)
+
+
+def _keep_learning(model: Path) -> None:
+    if (model / LEARNING).is_file():
+        (model / KEPT).parent.mkdir(exist_ok=True)
+        partial = (model / KEPT).with_suffix(".partial")
+        shutil.copyfile(model / LEARNING, partial)
+        partial.replace(model / KEPT)
 
 
 def learning_rows(model: Path) -> list[dict[str, Any]] | None:
