@@ -23,9 +23,12 @@ from PIL import AvifImagePlugin
 
 from shelver.errors import ImageError
 from shelver.images import ImageSpec, View, views
+from shelver.windows import placed_views
 
 ASKED: Final = struct.Struct("<II")
 """Of a request: bytes of the looks, as JSON, and of the picture that follows."""
+WINDOW: Final = struct.Struct("<4d")
+"""What a look shows of the picture; those of all looks follow the looks where the request wants them."""
 ANSWERED: Final = struct.Struct("<BI")
 """Of an answer: `SEEN` or `REFUSED`, and bytes of what follows: the looks one after another, or a code."""
 SEEN: Final = 0
@@ -61,12 +64,13 @@ def _lower(what: int, most: int) -> None:
     resource.setrlimit(what, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
 
 
-def looks_of(said: bytes) -> list[tuple[View, ImageSpec]]:
-    """What a parent wants to see of a picture."""
+def looks_of(said: bytes) -> tuple[list[tuple[View, ImageSpec]], bool]:
+    """What a parent wants to see of a picture, and whether it wants to know what of it that is."""
+    looks, placed = json.loads(said)
     return [
         (view, ImageSpec(height_px=height, width_px=width, background=background))
-        for view, height, width, background in json.loads(said)
-    ]
+        for view, height, width, background in looks
+    ], placed
 
 
 def answer(parent: socket.socket, asked: bytes) -> None:
@@ -75,7 +79,7 @@ def answer(parent: socket.socket, asked: bytes) -> None:
     said, data = _read(parent, n_looks), _read(parent, n_bytes)
     limit_cpu()
     try:
-        seen = [one.tobytes() for one in views(bytes(data), looks_of(bytes(said)))]
+        seen = _seen(bytes(data), *looks_of(bytes(said)))
     except ImageError as error:
         code = error.code.encode()
         parent.sendall(ANSWERED.pack(REFUSED, len(code)) + code)
@@ -83,6 +87,13 @@ def answer(parent: socket.socket, asked: bytes) -> None:
     parent.sendall(ANSWERED.pack(SEEN, sum(map(len, seen))))
     for one in seen:
         parent.sendall(one)
+
+
+def _seen(data: bytes, looks: list[tuple[View, ImageSpec]], placed: bool) -> list[bytes]:
+    if not placed:
+        return [one.tobytes() for one in views(data, looks)]
+    found = placed_views(data, looks)
+    return [one.tobytes() for one, _ in found] + [WINDOW.pack(*window) for _, window in found]
 
 
 def _read(parent: socket.socket, n_bytes: int) -> bytearray:

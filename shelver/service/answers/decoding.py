@@ -15,16 +15,18 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from shelver.explain import Seen
 from shelver.pipeline import Embedding, Image2Emb, Prepared
 from shelver.service.answers.payloads import Encoding
 from shelver.service.answers.picture_processes import LIMIT_S, PictureProcesses
 from shelver.service.problems import ServiceError
 
+T = TypeVar("T")
 MAX_PICTURE_BYTES: Final = 8 * 2**20
 _TYPES: Final = {"float32": "<f4", "float16": "<f2", "list": "<f4"}
 
@@ -89,10 +91,23 @@ class Decoders:
         """
         if isinstance(source, Unfetched):
             return Picture(b"", None, None, source.code, self.processes)
+        return await self._in_turn(caller, lambda: self._decoded(source, image2emb))
+
+    async def see(self, source: Source, image2emb: Image2Emb, *, caller: str = "") -> Seen | str:
+        """A picture as a model sees it, and what of it that is; or the code that says why it cannot be used.
+
+        Raises:
+            ServiceError: as `decode`.
+        """
+        if isinstance(source, Unfetched):
+            return source.code
+        return await self._in_turn(caller, lambda: self._placed(source, image2emb))
+
+    async def _in_turn(self, caller: str, work_of: Callable[[], T]) -> T:
         loop = asyncio.get_running_loop()
         await self._turn(caller, loop)
         try:
-            work = self._threads.submit(self._decoded, source, image2emb)
+            work = self._threads.submit(work_of)
         except BaseException:
             self._next()
             raise
@@ -131,6 +146,10 @@ class Decoders:
         if image2emb is None:
             return Picture(data, sha256, None, None, self.processes)
         return Picture(data, sha256, image2emb.looks, _prepared(self.processes, data, image2emb), self.processes)
+
+    def _placed(self, source: str | bytes, image2emb: Image2Emb) -> Seen | str:
+        found = self.processes.place(picture_bytes(source), image2emb.looks)
+        return found if isinstance(found, str) else Seen(Prepared(found[0]), found[1])
 
     def close(self) -> None:
         """End the threads and the processes."""

@@ -25,7 +25,10 @@ if TYPE_CHECKING:
     from shelver.service.state import Service
 
 GATED: Final = frozenset(
-    {"/v1/predict", "/v1/predict/batch", "/v1/embed/text", "/v1/embed/image", "/v1/probabilities", "/v1/decide"}
+    {
+        *("/v1/predict", "/v1/predict/batch", "/v1/embed/text", "/v1/embed/image", "/v1/probabilities"),
+        *("/v1/decide", "/v1/explain"),
+    }
 )
 _GATED_URLS: Final = {path.encode(): path for path in GATED}
 _CREDENTIALS: Final = frozenset({b"authorization", b"x-api-key"})

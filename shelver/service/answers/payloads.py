@@ -262,6 +262,63 @@ class DecideOut(BaseModel):
     decisions: list[DecisionOut]
 
 
+class ExplainIn(ProductIn):
+    """One product, and which node is to be explained."""
+
+    node_id: str | None = Field(
+        default=None,
+        max_length=255,
+        description="The node that is explained; the decided one where it is missing, and where none is decided "
+        "the most probable one.",
+        examples=[None],
+    )
+    policy: Name = Field(default="default", description="Name of the policy that decides.", examples=["default"])
+
+
+class WordOut(BaseModel):
+    """A word that carries an answer, at one of its places.
+
+    `start` and `end` count characters (code points) of the field as it was sent; `word` is what is read there.
+    A word that stands at several places is told once for each, with the weight of all together.
+    """
+
+    field: Literal["title", "brand", "description"] = Field(examples=["title"])
+    start: int = Field(ge=0, examples=[13])
+    end: int = Field(ge=0, examples=[18])
+    word: str = Field(examples=["chair"])
+    weight: Share = Field(examples=[0.62])
+
+
+class RegionOut(BaseModel):
+    """The part of the picture that carries an answer.
+
+    `box` is its left, top, right and bottom, in shares of the picture's width and height.
+    """
+
+    box: list[Share] = Field(min_length=4, max_length=4, examples=[[0.2, 0.4, 0.6, 0.8]])
+    weight: Share = Field(examples=[0.2])
+
+
+class ExplainOut(BaseModel):
+    """What carries an answer: without it P(node) would be `falls_to`.
+
+    Each weight is that part's share of the fall, and those of all words and of the region add up to it. Where
+    nothing alone carries the answer there is neither a word nor a region, and `falls_to` is `probability`.
+    """
+
+    node_id: str = Field(examples=["436"])
+    path: str = Field(examples=["Furniture > Chairs > Deck chairs"])
+    probability: Share = Field(description="P(node) of the product as it was sent.")
+    falls_to: Share = Field(description="P(node) without the words and the region.", examples=[0.11])
+    words: list[WordOut]
+    picture: RegionOut | None
+    picture_error: str | None = Field(description="Why the picture was left out.", examples=[None])
+    n_words_tried: int = Field(description="Different words that were tried: the first ones.", examples=[4])
+    more_words: bool = Field(description="Whether there are more, which were not tried.")
+    model_version: str = Field(examples=["3f0a9c1b2d4e"])
+    taxonomy_version: str = Field(examples=["9d2c41aa07b1"])
+
+
 def schema_of(model: type[BaseModel]) -> dict[str, Any]:
     """The JSON schema of a body, whole in itself."""
     schema = model.model_json_schema()

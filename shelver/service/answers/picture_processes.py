@@ -26,7 +26,8 @@ from numpy.typing import NDArray
 import shelver
 from shelver.errors import ImageError
 from shelver.images import IMAGE_CODES, ImageSpec, View
-from shelver.service.answers.decoder import ANSWERED, ASKED, READY, REFUSED, SEEN
+from shelver.service.answers.decoder import ANSWERED, ASKED, READY, REFUSED, SEEN, WINDOW
+from shelver.windows import Window
 
 LIMIT_S: Final = 3.0
 """Of CPU time for a picture; the worst one that `shelver.images` lets through takes two. On a busy machine an
@@ -187,24 +188,31 @@ class PictureProcesses:
 
         The code is one of `IMAGE_CODES`, `TIMEOUT` or `CRASHED`.
         """
+        answer = self._seen(data, looks, placed=False)
+        return answer if isinstance(answer, str) else _looks_in(answer, looks)
+
+    def place(self, data: bytes, looks: Looks) -> tuple[tuple[NDArray[np.uint8], ...], tuple[Window, ...]] | str:
+        """As `prepare`, and what each look shows of the picture, as `shelver.windows` has it."""
+        answer = self._seen(data, looks, placed=True)
+        if isinstance(answer, str):
+            return answer
+        windows = tuple(WINDOW.iter_unpack(answer[len(answer) - len(looks) * WINDOW.size :]))
+        # Who made the picture may have had a hand in it: no more is believed than can be.
+        if not all(_is_window(one) for one in windows):
+            return CRASHED
+        return _looks_in(answer, looks), windows
+
+    def _seen(self, data: bytes, looks: Looks, *, placed: bool) -> bytearray | str:
         said = json.dumps(
-            [(view, spec.height_px, spec.width_px, spec.background) for view, spec in looks]
+            ([(view, spec.height_px, spec.width_px, spec.background) for view, spec in looks], placed)
         ).encode()
-        shapes = [(spec.height_px, spec.width_px, 3) for _, spec in looks]
-        n_bytes = sum(height * width * 3 for height, width, _ in shapes)
+        n_bytes = sum(spec.height_px * spec.width_px * 3 + placed * WINDOW.size for _, spec in looks)
         # A process may also end for what others did: the picture gets a second one.
         for _ in range(2):
             answer = self._asked(said, data, n_bytes)
             if answer != CRASHED:
                 break
-        if isinstance(answer, str):
-            return answer
-        seen, at = [], 0
-        for shape in shapes:
-            n = shape[0] * shape[1] * 3
-            seen.append(np.frombuffer(answer, np.uint8, n, at).reshape(shape))
-            at += n
-        return tuple(seen)
+        return answer
 
     def check(self, data: bytes) -> None:
         """See to it that a picture can be used, as a network would.
@@ -250,3 +258,18 @@ class PictureProcesses:
                 process.end(at_once=False)
         for _ in range(self._n):
             self._free.put(None)
+
+
+def _looks_in(answer: bytearray, looks: Looks) -> tuple[NDArray[np.uint8], ...]:
+    seen, at = [], 0
+    for _, spec in looks:
+        shape = (spec.height_px, spec.width_px, 3)
+        n = shape[0] * shape[1] * 3
+        seen.append(np.frombuffer(answer, np.uint8, n, at).reshape(shape))
+        at += n
+    return tuple(seen)
+
+
+def _is_window(edges: tuple[float, ...]) -> bool:
+    left, top, right, bottom = edges
+    return all(abs(edge) < 1e6 for edge in edges) and right - left > 1e-9 and bottom - top > 1e-9

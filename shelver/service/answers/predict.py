@@ -24,7 +24,7 @@ from starlette.requests import ClientDisconnect
 from shelver.errors import InputError
 from shelver.product import Product
 from shelver.service.accounts.identity import Identity
-from shelver.service.answers import pieces
+from shelver.service.answers import explain, pieces
 from shelver.service.answers.answering import Answered, Asked, decision_of, input_hash
 from shelver.service.answers.batcher import Places
 from shelver.service.answers.decoding import Source
@@ -159,6 +159,40 @@ async def predict_batch(
     return _repeated(made, again=again)
 
 
+async def answer_one(
+    request: Request,
+    identity: Identity,
+    body: PredictIn,
+    picture: Source | None = None,
+    *,
+    write: Callable[[Entry], None] | None = None,
+) -> PredictOut:
+    """The answer to one product for a page: counted, limited and logged as those of /v1/predict.
+
+    Args:
+        request: whoever sent it; the answer is given up when he leaves.
+        identity: of him.
+        body: its texts, and how it is to be decided; a picture in it is not looked at.
+        picture: its bytes, or base64.
+        write: takes the entry for the log in place of the log.
+
+    Raises:
+        ServiceError: as /v1/predict.
+    """
+    began_s = time.perf_counter()
+    service = service_of(request)
+    asking = _Request(service, identity, request_id_of(request), began_s)
+    caller = caller_of(request, identity)
+
+    async def one() -> tuple[str, Entry]:
+        with service.answering.batcher.reserve(caller) as places:
+            return await _made(asking, body, picture, body.policy, body.top_n, places)
+
+    out, entry = await unless_left(request, one())
+    (write or service.log.write)(entry)
+    return PredictOut.model_validate_json(out)
+
+
 async def _batch(asking: _Request, body: PredictBatchIn, caller: str) -> str:
     """Answers as JSON, several products at work at a time.
 
@@ -224,6 +258,20 @@ async def _answered(
     places: Places[Asked, Answered],
 ) -> str:
     """The answer to one product as JSON, written into the log."""
+    out, entry = await _made(asking, body, source, policy, top_n, places)
+    asking.service.log.write(entry)
+    return out
+
+
+async def _made(
+    asking: _Request,
+    body: ProductIn,
+    source: Source | None,
+    policy: str,
+    top_n: int | None,
+    places: Places[Asked, Answered],
+) -> tuple[str, Entry]:
+    """The answer to one product as JSON, and what the log is to say of it."""
     product = Product(body.product_id or "", title=body.title, description=body.description, brand=body.brand)
     answering = asking.service.answering
     answered, sha256 = await answering.answer(product, source, policy=policy, top_n=top_n, places=places)
@@ -254,8 +302,7 @@ async def _answered(
         modality=said.modality,
         latency_ms=(time.perf_counter() - asking.began_s) * 1000,
     )
-    asking.service.log.write(entry)
-    return out
+    return out, asking.service.waiting.with_texts(entry, product, body.category_hint)
 
 
 async def _read(request: Request) -> tuple[PredictIn, bytes | None]:
@@ -336,3 +383,4 @@ def _remember(request: Request, service: Service, caller: str) -> None:
 
 
 router.include_router(pieces.router)
+router.include_router(explain.router)
