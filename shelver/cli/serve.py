@@ -50,15 +50,19 @@ def serve(
 
 @app.command()
 def first_admin(database: Database = None, data: Data = None, as_json: AsJson = False) -> None:
-    """Print a token that makes the first administrator: POST it to /v1/first-admin with email, name and password.
+    """Print a token that makes the first administrator: on the page /first-admin, or by POST to /v1/first-admin.
 
-    It works once, for a day, and only while there is no administrator. A token that was printed before ends.
+    It works once, for a day, and only while there is no administrator. A token that was printed before ends. The
+    address of the page, as a browser of this machine has it, goes to standard error.
     """
     settings = service_settings(database=database, data=data)
     from shelver.service.server import first_admin_token
 
     token = first_admin_token(settings)
-    say.result({"token": token, "lives_s": settings.one_time_s}, token, as_json=as_json)
+    host = settings.host if settings.host not in ("0.0.0.0", "::") else "127.0.0.1"  # noqa: S104 - not listened at
+    address = f"http://{f'[{host}]' if ':' in host else host}:{settings.port or 8000}/first-admin?token={token}"
+    say.progress(f"Open {address} in a browser while `shelver serve` runs.")
+    say.result({"token": token, "lives_s": settings.one_time_s, "address": address}, token, as_json=as_json)
 
 
 def service_settings(**given: object) -> ServiceSettings:

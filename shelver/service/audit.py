@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from datetime import datetime
 from typing import Annotated, Any
 
 import structlog
 from fastapi import APIRouter, Query
-from pydantic import BaseModel, Field
-from sqlalchemy import or_, select
+from sqlalchemy import ColumnElement, select
 from sqlalchemy.orm import Session
 
 from shelver.service.accounts.identity import Identity, allowed
+from shelver.service.accounts.payloads import AuditFilters, AuditLine, AuditPage
 from shelver.service.db import SessionDep
-from shelver.service.problems import not_found, responses
-from shelver.service.tables.accounts import AuditEntry
+from shelver.service.paging import page_of
+from shelver.service.problems import responses
+from shelver.service.tables.accounts import AuditEntry, User
 
 router = APIRouter(tags=["audit"])
 
@@ -44,55 +44,42 @@ def audit(
     )
 
 
-class AuditLine(BaseModel):
-    """One change."""
-
-    id: str
-    at: datetime
-    user_id: str | None = Field(description="Who made it; null where it was the command line.")
-    action: str = Field(examples=["user.role"])
-    subject: str = Field(examples=["0f2c5b7e9a514f0ab3a6e1c1a7d0f1aa"])
-    detail: dict[str, Any] = Field(examples=[{"role": "reviewer"}])
-    request_id: str | None
-
-
-class AuditPage(BaseModel):
-    """Changes, the newest first."""
-
-    items: list[AuditLine]
-    next: str | None = Field(description="Give it as `after` for the next page; null where there is none.")
-
-
-@router.get("/v1/audit", dependencies=[allowed("admin")], responses=responses("not_found"))
-def list_audit(
-    session: SessionDep,
-    action: str | None = None,
-    subject: str | None = None,
-    after: str | None = None,
-    limit: Annotated[int, Query(ge=1, le=500)] = 100,
-) -> AuditPage:
+@router.get("/v1/audit", dependencies=[allowed("admin")], responses=responses("invalid_input"))
+def list_audit(filters: Annotated[AuditFilters, Query()], session: SessionDep) -> AuditPage:
     """Changes that were made, the newest first."""
-    wanted = select(AuditEntry).order_by(AuditEntry.at.desc(), AuditEntry.id.desc()).limit(limit + 1)
-    if action is not None:
-        wanted = wanted.where(AuditEntry.action == action)
-    if subject is not None:
-        wanted = wanted.where(AuditEntry.subject == subject)
-    if after is not None:
-        last = session.get(AuditEntry, after)
-        if last is None:
-            raise not_found("audit line of that id")
-        wanted = wanted.where(or_(AuditEntry.at < last.at, (AuditEntry.at == last.at) & (AuditEntry.id < last.id)))
-    rows = list(session.scalars(wanted))
+    return find_changes(session, filters)
+
+
+def find_changes(session: Session, filters: AuditFilters, *, by: ColumnElement[bool] | None = None) -> AuditPage:
+    """The changes that the filters mean; with `by`, a condition on users, of whom one made it."""
+    wanted = select(AuditEntry)
+    if by is not None:
+        wanted = wanted.where(AuditEntry.user_id.in_(select(User.id).where(by)))
+    for column, value in (
+        (AuditEntry.action, filters.action),
+        (AuditEntry.subject, filters.subject),
+        (AuditEntry.user_id, filters.user_id),
+    ):
+        if value is not None:
+            wanted = wanted.where(column == value)
+    if filters.start is not None:
+        wanted = wanted.where(AuditEntry.at >= filters.start)
+    if filters.end is not None:
+        wanted = wanted.where(AuditEntry.at < filters.end)
+    rows, following = page_of(session, wanted, AuditEntry.at, AuditEntry.id, filters)
+    who = {row.user_id for row in rows if row.user_id is not None}
+    names = {user.id: user.name for user in session.scalars(select(User).where(User.id.in_(who)))}
     lines = [
         AuditLine(
             id=row.id,
             at=row.at,
             user_id=row.user_id,
+            user_name=names.get(row.user_id or ""),
             action=row.action,
             subject=row.subject,
             detail=json.loads(row.detail),
             request_id=row.request_id,
         )
-        for row in rows[:limit]
+        for row in rows
     ]
-    return AuditPage(items=lines, next=lines[-1].id if len(rows) > limit else None)
+    return AuditPage(items=lines, next=following)

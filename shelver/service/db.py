@@ -111,6 +111,12 @@ def after_commit(session: Session, action: Callable[[], None]) -> None:
     session.info.setdefault(_AFTERWARDS, []).append(action)
 
 
+def undo(session: Session) -> None:
+    """Take back what a request has done so far: its page comes again, and says what is wrong."""
+    session.rollback()
+    session.info.pop(_AFTERWARDS, None)
+
+
 def get_session(request: Request) -> Iterator[Session]:
     """The session of a request: committed after the handler and before the answer leaves."""
     database: Database = request.app.state.service.database

@@ -271,6 +271,78 @@ def test_administrators_list_users_page_by_page(as_role: Callable[..., TestClien
     assert len(admin.get("/v1/users", params={"role": "seller"}).json()["items"]) == 5
 
 
+def test_accounts_are_found_by_a_part_of_name_or_address_and_by_state(
+    service: Service, ann: dict[str, Any], as_role: Callable[..., TestClient]
+) -> None:
+    admin = as_role("admin", "Root 100%_")
+    new = admin.post("/v1/users", json={"email": "rob@example.org", "name": "Rob", "role": "reviewer"}).json()
+    off = as_role("seller", "Off").headers["X-User"]
+    admin.patch(f"/v1/users/{off}", json={"disabled": True})
+
+    def found(**query: str) -> set[str]:
+        answer = admin.get("/v1/users", params=query)
+        assert answer.status_code == 200, answer.text
+        return {user["id"] for user in answer.json()["items"]}
+
+    root = admin.headers["X-User"]
+    assert found(q="ANN ex") == found(q="ann@exa") == found(email=" Ann@example.org ") == {ann["id"]}
+    assert found(q="100%_") == {root}
+    assert found(q="%") == {root}, "no joker"
+    assert found(state="new") == found(role="reviewer") == {new["user_id"]}
+    assert found(state="disabled") == {off}
+    assert found(state="active") == {root, ann["id"], new["user_id"]}
+    assert found(q="rob", state="active") == {new["user_id"]}
+    assert admin.get("/v1/users", params={"state": "gone"}).status_code == 422
+    assert admin.get("/v1/users", params={"after": "0" * 32}).json()["code"] == "invalid_input"
+
+
+def test_a_user_is_signed_out_everywhere_by_an_administrator_and_elsewhere_by_himself(
+    client: TestClient, ann: dict[str, Any], as_role: Callable[..., TestClient]
+) -> None:
+    here, there = bearer(ann["access_token"]), sign_in(client).json()
+    listed = client.get("/v1/me/sign-ins", headers=here).json()["items"]
+    assert sorted(one["this"] for one in listed) == [False, True]
+    assert {one["agent"] for one in listed} == {"testclient"}
+    assert client.post("/v1/me/end-other-sign-ins", headers=here).status_code == 204
+    assert client.get("/v1/me", headers=bearer(there["access_token"])).status_code == 401
+    assert client.post("/v1/refresh", json={"refresh_token": there["refresh_token"]}).status_code == 401
+    assert [one["this"] for one in client.get("/v1/me/sign-ins", headers=here).json()["items"]] == [True]
+    assert as_role("admin").post(f"/v1/users/{ann['id']}/end-sign-ins").status_code == 204
+    assert client.get("/v1/me", headers=here).status_code == 401
+    assert sign_in(client).status_code == 200
+
+
+def test_a_key_says_when_it_last_got_a_prediction(
+    client: TestClient, service: Service, as_role: Callable[..., TestClient]
+) -> None:
+    admin = as_role("admin")
+    made = admin.post("/v1/keys", json={"name": "nightly sync"}).json()
+    assert (made["used_at"], admin.get("/v1/keys").json()[0]["used_at"]) == (None, None)
+    for _ in range(2):
+        answer = client.post("/v1/predict", json={"title": "Chair"}, headers={"X-API-Key": made["key"]}).json()
+    service.log.settle(answer["prediction_id"])
+    logged = admin.get(f"/v1/predictions/{answer['prediction_id']}").json()
+    assert admin.get("/v1/keys").json()[0]["used_at"] == logged["at"]
+
+
+def test_the_audit_is_narrowed_by_person_and_time(ann: dict[str, Any], as_role: Callable[..., TestClient]) -> None:
+    admin = as_role("admin", "Root")
+    admin.patch(f"/v1/users/{ann['id']}", json={"role": "reviewer"})
+
+    def found(**query: str) -> list[tuple[str, str]]:
+        answer = admin.get("/v1/audit", params=query)
+        assert answer.status_code == 200, answer.text
+        return [(line["action"], line["user_name"]) for line in answer.json()["items"]]
+
+    everything = [("user.role", "Root"), ("user.created", "Ann Example")]
+    assert found() == found(subject=ann["id"]) == found(**{"from": "2020-01-01T00:00:00Z"}) == everything
+    assert found(user_id=admin.headers["X-User"]) == found(action="user.role") == everything[:1]
+    assert found(to="2020-01-01T00:00:00Z") == []
+    at = admin.get("/v1/audit").json()["items"][0]["at"]
+    assert found(to=at) == everything[1:]
+    assert found(**{"from": at}) == everything[:1]
+
+
 def test_a_machine_signs_in_with_a_key_that_is_shown_once(
     client: TestClient, service: Service, as_role: Callable[..., TestClient]
 ) -> None:

@@ -394,6 +394,7 @@ def test_a_disabled_account_stays_disabled_and_a_deleted_one_leaves_no_link(shop
 def test_roles_follow_the_issuer_where_it_has_a_say(make_app: Callable[..., TestClient], liar: Liar) -> None:
     roles = {"staff": "reviewer", "owners": "admin"}
     shop = make_app(**settings_for(liar.issuer, openid_role_claim="realm.groups", openid_roles=roles))
+    make_user(service_behind(shop), "admin")
     for groups, role in (
         (["staff", "else"], "reviewer"),
         (["owners", "staff"], "admin"),
@@ -408,6 +409,107 @@ def test_roles_follow_the_issuer_where_it_has_a_say(make_app: Callable[..., Test
     actions = [row["action"] for row in audit_of(shop)]
     assert actions.count("user.role") == 2
     assert {"user.created", "user.openid"} <= set(actions)
+
+
+def test_the_last_administrator_keeps_the_role_that_the_issuer_takes(
+    make_app: Callable[..., TestClient], liar: Liar
+) -> None:
+    shop = make_app(**settings_for(liar.issuer, openid_role_claim="groups", openid_roles={"owners": "admin"}))
+    service = service_behind(shop)
+    liar.claims["groups"] = ["owners"]
+    assert me(shop, sign_in(shop, liar).json()).json()["role"] == "admin"
+    liar.claims["groups"] = []
+    for disabled in (False, True):
+        pair = sign_in(shop, liar).json()
+        assert me(shop, pair).json()["role"] == "admin", "nobody else could administrate"
+        other = make_user(service, "admin")
+        with service.database.writing() as session:
+            if not disabled:
+                session.execute(update(User).where(User.id == other.id).values(disabled_at=now()))
+    assert me(shop, sign_in(shop, liar).json()).json()["role"] == "seller", "there is another one now"
+
+
+def test_a_sign_in_tells_its_owner_where_it_began(shop: TestClient, liar: Liar) -> None:
+    begun = shop.get("/v1/openid/start", follow_redirects=False, headers={"User-Agent": "Some\x7f Browser/1.0"})
+    pair = shop.get(liar.authorize(begun.headers["Location"]), headers={"User-Agent": "Some Browser/1.0"}).json()
+    (only,) = shop.get("/v1/me/sign-ins", headers={"Authorization": f"Bearer {pair['access_token']}"}).json()[
+        "items"
+    ]
+    assert (only["agent"], only["address"], only["this"]) == ("Some Browser/1.0", "testclient", True)
+
+
+PAGE_REDIRECT = "http://127.0.0.1/sign-in/openid"
+BROWSER = {"Accept": "text/html"}
+
+
+@pytest.mark.parametrize("redirect", [PAGE_REDIRECT, REDIRECT])
+def test_a_page_signs_in_through_the_issuer_wherever_it_sends_browsers(
+    make_app: Callable[..., TestClient], liar: Liar, redirect: str
+) -> None:
+    shop = make_app(**settings_for(liar.issuer, openid_redirect=redirect))
+    browser = another(shop, BROWSER, follow=False)
+    form = browser.get("/sign-in?next=/account")
+    assert 'href="/sign-in/openid/start?next=%2Faccount"' in form.text
+    begun = browser.get("/sign-in/openid/start?next=/account")
+    assert (begun.status_code, begun.headers["Referrer-Policy"]) == (303, "no-referrer")
+    back = browser.get(liar.authorize(begun.headers["Location"]))
+    if redirect == REDIRECT:
+        assert back.headers["Location"].startswith("/sign-in/openid?code=")
+        back = browser.get(back.headers["Location"])
+    assert (back.status_code, back.headers["Location"]) == (303, "/account"), back.text
+    assert "shelver_session" in browser.cookies
+    assert "shelver-openid" not in browser.cookies
+    page = browser.get("/account")
+    assert "ann@shop.example" in page.text
+    assert "Your organisation signs you in" in page.text
+
+
+def test_a_program_that_began_gets_its_tokens_though_the_issuer_sends_browsers_to_the_page(
+    make_app: Callable[..., TestClient], liar: Liar
+) -> None:
+    shop = make_app(**settings_for(liar.issuer, openid_redirect=PAGE_REDIRECT))
+    answer = sign_in(shop, liar)
+    assert me(shop, answer.json()).json()["name"] == "Ann"
+    assert "shelver_session" not in shop.cookies
+
+
+def test_a_page_refuses_a_sign_in_that_another_browser_began_and_says_what_to_do(
+    make_app: Callable[..., TestClient], liar: Liar
+) -> None:
+    shop = make_app(**settings_for(liar.issuer, openid_redirect=PAGE_REDIRECT))
+    attacker, victim = another(shop, BROWSER, follow=False), another(shop, BROWSER, follow=False)
+    back = liar.authorize(attacker.get("/sign-in/openid/start").headers["Location"])
+    victim.get("/sign-in/openid/start")
+    for browser in (victim, another(shop, BROWSER, follow=False)):
+        refused = browser.get(back)
+        assert (refused.status_code, "The sign-in was not finished." in refused.text) == (401, True)
+        assert "shelver_session" not in browser.cookies
+    assert attacker.get(back).status_code == 303
+    for query in ("", "?code=x", "?error=access_denied&state=x"):
+        assert victim.get(f"/sign-in/openid{query}").status_code == 401
+
+
+def test_a_page_that_comes_back_goes_on_to_paths_of_ours_alone(
+    make_app: Callable[..., TestClient], liar: Liar
+) -> None:
+    shop = make_app(**settings_for(liar.issuer, openid_redirect=PAGE_REDIRECT))
+    for following in ("//evil.example", "/\\evil.example", "https://evil.example", "javascript:alert(1)", ""):
+        browser = another(shop, BROWSER, follow=False)
+        begun = browser.get("/sign-in/openid/start", params={"next": following})
+        assert browser.get(liar.authorize(begun.headers["Location"])).headers["Location"] == "/sell"
+
+
+def test_an_issuer_that_is_down_leaves_the_password_form(make_app: Callable[..., TestClient], liar: Liar) -> None:
+    shop = make_app(**settings_for(liar.issuer, openid_redirect=PAGE_REDIRECT))
+    liar.down = True
+    shown = another(shop, BROWSER, follow=False).get("/sign-in/openid/start?next=/account")
+    assert (shown.status_code, "sign-in does not answer" in shown.text) == (503, True)
+    assert 'name="next" value="/account"' in shown.text
+
+
+def test_without_an_issuer_the_page_has_no_button(client: TestClient) -> None:
+    assert "/sign-in/openid" not in client.get("/sign-in", headers=BROWSER).text
+    assert client.get("/sign-in/openid?code=x&state=y", headers=BROWSER).status_code == 404
 
 
 def audit_of(shop: TestClient) -> list[dict[str, Any]]:

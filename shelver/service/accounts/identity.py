@@ -9,6 +9,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, cast
+from urllib.parse import urlsplit
 
 from fastapi import Depends, Request, Security
 from fastapi.dependencies.models import Dependant
@@ -17,7 +18,7 @@ from sqlalchemy import select
 from starlette.concurrency import run_in_threadpool
 
 from shelver.service.accounts.payloads import Role as Role
-from shelver.service.accounts.tokens import KEY_PREFIX, hash_of
+from shelver.service.accounts.tokens import AUDIENCE, KEY_PREFIX, PAGES, hash_of
 from shelver.service.db import Database
 from shelver.service.drivers import DOWN
 from shelver.service.problems import ServiceError
@@ -31,6 +32,10 @@ if TYPE_CHECKING:
 _FRESH_S: Final = 5.0
 _PATIENCE_S: Final = 1.0
 _KEPT: Final = 20_000
+COOKIE: Final = "shelver_session"
+"""Signs a browser in; nothing that a page's scripts could read. Over https it has a prefix, so that no other host
+of the same domain can plant one."""
+_SAFE: Final = ("GET", "HEAD", "OPTIONS")
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,6 +225,7 @@ def allowed(*roles: Role, opened_by: Callable[[ServiceSettings], bool] | None = 
 
 
 _RULE: Final = "shelver_rule"
+_IDENTITY: Final = "shelver_identity"
 
 
 def rule_of(dependency: Any) -> Rule | None:
@@ -252,16 +258,49 @@ async def identify(request: Request) -> Identity:
     return await _identify(request, _credential(headers.get("Authorization"), headers.get("X-API-Key")))
 
 
+def cookie_of(request: Request) -> str:
+    """The name of the cookie that signs a browser in over this connection."""
+    return f"__Host-{COOKIE}" if request.url.scheme == "https" else COOKIE
+
+
+def check_origin(request: Request) -> None:
+    """Refuse what another site lets a browser send: a change must come from one of our own pages.
+
+    Raises:
+        ServiceError: it does not.
+    """
+    if request.method in _SAFE:
+        return
+    # Browsers send the first to hosts that they trust, over https and locally, and the second with every change.
+    site, origin = request.headers.get("sec-fetch-site"), request.headers.get("origin")
+    if site is not None:
+        own = site in ("same-origin", "none")
+    else:
+        own = origin is not None and urlsplit(origin).netloc == request.headers.get("host")
+    if not own:
+        raise ServiceError(
+            "cross_site",
+            f"a {request.method[:10]} that a browser sends for {'another site' if origin or site else 'nobody'}",
+            allowed="changes from the pages of this service; programs sign in with a token or a key",
+            remedy="Open the page of this service, and try again there.",
+        )
+
+
 async def _identify(request: Request, credential: str | None) -> Identity:
+    audience = AUDIENCE
     if not credential:
-        return ANONYMOUS
+        credential, audience = request.cookies.get(cookie_of(request)), PAGES
+        if not credential:
+            return ANONYMOUS
+        check_origin(request)
     service: Service = request.app.state.service
-    via: Literal["password", "key"] = "key" if credential.startswith(KEY_PREFIX) else "password"
+    is_key = audience == AUDIENCE and credential.startswith(KEY_PREFIX)
+    via: Literal["password", "key"] = "key" if is_key else "password"
     access = None
     if via == "key":
         token = hash_of(credential)
     else:
-        access = service.tokens.read(credential)
+        access = service.tokens.read(credential, audience=audience)
         if access is None:
             raise _not_signed_in("a token that is not valid or has expired")
         token = access.sign_in_id
@@ -275,7 +314,19 @@ async def _identify(request: Request, credential: str | None) -> Identity:
     ):
         raise _not_signed_in("a token that was revoked or has expired")
     request.scope["user_id"] = known.identity.user_id  # for the log
+    request.scope[_IDENTITY] = known.identity  # for pages, which show who has signed in
     return known.identity
+
+
+def known_identity(request: Request) -> Identity:
+    """Who makes a request, for what a page shows: as it was asked for the request, or for one a moment ago."""
+    if _IDENTITY in request.scope:
+        identity: Identity = request.scope[_IDENTITY]
+        return identity
+    service: Service = request.app.state.service
+    access = service.tokens.read(request.cookies.get(cookie_of(request), ""), audience=PAGES)
+    known = None if access is None else service.identities.recent(access.sign_in_id)
+    return ANONYMOUS if known is None else known.identity
 
 
 def _not_signed_in(received: str) -> ServiceError:

@@ -6,11 +6,10 @@ from datetime import datetime, timedelta
 from typing import Annotated
 
 from fastapi import APIRouter, Response
-from pydantic import BaseModel, Field
 from sqlalchemy import select
 
 from shelver.service.accounts.identity import Identity, allowed
-from shelver.service.accounts.payloads import Name
+from shelver.service.accounts.payloads import Key, MadeKey, NewKey
 from shelver.service.accounts.routes import add_user
 from shelver.service.accounts.tokens import KEY_PREFIX, hash_of, random_token
 from shelver.service.audit import audit
@@ -19,34 +18,10 @@ from shelver.service.problems import not_found, responses
 from shelver.service.state import ServiceDep
 from shelver.service.tables.accounts import ApiKey, User
 from shelver.service.tables.declarative import now
+from shelver.service.tables.records import PredictionRow
 
 router = APIRouter(tags=["keys"])
 Admin = Annotated[Identity, allowed("admin")]
-
-
-class NewKey(BaseModel):
-    """A key to make."""
-
-    name: Name = Field(examples=["nightly sync"])
-    days: int | None = Field(None, ge=1, le=3650, description="Its lifetime; without it, it lives until revoked.")
-
-
-class Key(BaseModel):
-    """A key, as it is listed: without itself."""
-
-    id: str
-    user_id: str = Field(description="The machine's account, which stands in the log and the audit.")
-    name: str = Field(examples=["nightly sync"])
-    hint: str = Field(description="Its beginning.", examples=["shk_nFc8"])
-    created_at: datetime
-    expires_at: datetime | None
-    revoked_at: datetime | None
-
-
-class MadeKey(Key):
-    """A key that was just made."""
-
-    key: str = Field(description="Shown this once.", examples=["shk_nFc8lY0yZkq"])
 
 
 @router.post("/v1/keys", status_code=201)
@@ -69,8 +44,11 @@ def create_key(body: NewKey, identity: Admin, session: SessionDep) -> MadeKey:
 @router.get("/v1/keys", dependencies=[allowed("admin")])
 def list_keys(session: SessionDep) -> list[Key]:
     """All keys, the newest first."""
-    rows = select(ApiKey, User).join(User, ApiKey.user_id == User.id).order_by(ApiKey.created_at.desc(), ApiKey.id)
-    return [_shown(key, user) for key, user in session.execute(rows)]
+    last = select(PredictionRow.at).where(PredictionRow.user_id == User.id).order_by(PredictionRow.at.desc())
+    used_at = last.limit(1).correlate(User).scalar_subquery()  # not max(): this is one step in the index
+    rows = select(ApiKey, User, used_at).join(User, ApiKey.user_id == User.id)
+    newest = rows.order_by(ApiKey.created_at.desc(), ApiKey.id)
+    return [_shown(key, user, at) for key, user, at in session.execute(newest)]
 
 
 @router.delete("/v1/keys/{key_id}", status_code=204, responses=responses("not_found"))
@@ -81,13 +59,13 @@ def revoke_key(key_id: str, identity: Admin, service: ServiceDep, session: Sessi
         raise not_found("key of that id")
     if row.revoked_at is None:
         row.revoked_at = now()
-        audit(session, identity, "key.revoked", row.id)
+        audit(session, identity, "key.revoked", row.id, {"hint": row.hint})
         user_id = row.user_id
         after_commit(session, lambda: service.identities.forget(user_id))
     return Response(status_code=204)
 
 
-def _shown(row: ApiKey, user: User) -> Key:
+def _shown(row: ApiKey, user: User, used_at: datetime | None = None) -> Key:
     return Key(
         id=row.id,
         user_id=row.user_id,
@@ -96,4 +74,5 @@ def _shown(row: ApiKey, user: User) -> Key:
         created_at=row.created_at,
         expires_at=row.expires_at,
         revoked_at=row.revoked_at,
+        used_at=used_at,
     )

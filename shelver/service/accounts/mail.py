@@ -30,7 +30,7 @@ from shelver.service.accounts.payloads import Forgotten
 from shelver.service.db import Database
 from shelver.service.limits import address_of
 from shelver.service.problems import ServiceError, responses
-from shelver.service.state import ServiceDep
+from shelver.service.state import Service, ServiceDep
 from shelver.service.tables.accounts import OneTimeToken, User
 from shelver.service.tables.declarative import new_id, now
 from shelver.service.tables.openid import OpenIdLink
@@ -239,6 +239,16 @@ async def forgot_password(
 
     The answer is the same, and comes as fast, where there is none.
     """
+    ask_for_mail(request, service, body.email)
+    return Response(status_code=202)
+
+
+def ask_for_mail(request: Request, service: Service, email: str) -> None:
+    """Let a mail be sent, if there is an account with this address.
+
+    Raises:
+        ServiceError: there is no hook, or too many ask.
+    """
     if service.mail is None:
         raise ServiceError(
             "not_found",
@@ -247,5 +257,4 @@ async def forgot_password(
             remedy="Ask an administrator for a token that sets the password.",
         )
     service.limits.take(f"sign-in:{address_of(request)}", service.settings.sign_ins_per_minute)
-    service.mail.ask(body.email)
-    return Response(status_code=202)
+    service.mail.ask(email)

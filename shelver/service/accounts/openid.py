@@ -13,12 +13,16 @@ from __future__ import annotations
 import base64
 import hmac
 import secrets
+from collections.abc import Callable
 from datetime import timedelta
-from typing import Annotated, Any, Final, cast
+from functools import partial
+from typing import Annotated, Any, Final, TypeVar, cast
 
 import jwt
+import structlog
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import JSONResponse, RedirectResponse
+from pydantic import BaseModel, Field
 from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
@@ -34,7 +38,7 @@ from shelver.service.accounts.payloads import (
     checked_email,
     checked_name,
 )
-from shelver.service.accounts.routes import add_user, locked_user
+from shelver.service.accounts.routes import add_user, is_last_admin, locked_user
 from shelver.service.accounts.tokens import ALGORITHM
 from shelver.service.audit import audit
 from shelver.service.db import after_commit
@@ -46,12 +50,26 @@ from shelver.service.tables.declarative import now
 from shelver.service.tables.openid import OpenIdLink
 from shelver.settings import ServiceSettings
 
+T = TypeVar("T")
 START: Final = "/v1/openid/start"
+CALLBACK: Final = "/v1/openid/callback"
+PAGE: Final = "/sign-in/openid"
+"""Where a page comes back to. The issuer may send browsers to either: each hands on what the other began."""
 _BEGUN_S: Final = 600
 _AUDIENCE: Final = "shelver-openid"
 _RANKS: Final = ("seller", "reviewer", "admin")
-_Given = Annotated[str | None, Query(max_length=4000)]
+_Given = Annotated[str | None, Field(max_length=4000)]
+log = structlog.get_logger("shelver.service")
 router = APIRouter(tags=["accounts"])
+
+
+class Back(BaseModel):
+    """What an issuer sends a browser back with."""
+
+    code: _Given = None
+    state: _Given = None
+    iss: _Given = None
+    error: _Given = None
 
 
 @router.get("/v1/openid", dependencies=[allowed("public")], summary="How to sign in")
@@ -76,50 +94,109 @@ def begin_openid(
     redirect: Annotated[bool, Query(description="Go there; else the answer has the address.")] = True,
 ) -> Response:
     """Send a browser to the issuer. The cookie that it gets is needed to come back."""
-    issuer = _issuer(service, request)
-    state = secrets.token_urlsafe(32)
-    address = issuer.begin(state, *_derived(service, state))
+    address, keep = begin(request, service)
     shown = Beginning(address=address).model_dump()
     answer = RedirectResponse(address, 303) if redirect else JSONResponse(shown)
-    claims = {"aud": _AUDIENCE, "state": state, "exp": now() + timedelta(seconds=_BEGUN_S)}
-    answer.set_cookie(
-        _cookie_of(issuer),
-        jwt.encode(claims, service.tokens.derived(_AUDIENCE), ALGORITHM),
-        max_age=_BEGUN_S,
-        secure=issuer.redirect.startswith("https:"),
-        httponly=True,
-        samesite="lax",  # the way back is a link from another site
-    )
+    keep(answer)
     return answer
 
 
 @router.get(
-    "/v1/openid/callback",
+    CALLBACK,
     dependencies=[allowed("public")],
     summary="Come back from the issuer",
     response_model=TokenPair,
-    responses=responses("issuer_unavailable", "not_found", "openid_failed", "too_many_requests"),
+    responses={
+        303: {"description": "On, where a page began the sign-in"},
+        **responses("issuer_unavailable", "not_found", "openid_failed", "too_many_requests"),
+    },
 )
-def finish_openid(
-    request: Request,
-    service: ServiceDep,
-    code: _Given = None,
-    state: _Given = None,
-    iss: _Given = None,
-    error: _Given = None,
-) -> JSONResponse:
+def finish_openid(request: Request, service: ServiceDep, back: Annotated[Back, Query()]) -> Response:
     """Change what the issuer gave the browser for a pair of tokens; the first time, this makes an account."""
-    issuer = _issuer(service, request)
-    if state is None or not _began(service, issuer, request, state):
-        refuse("a sign-in that this browser did not begin")
-    if iss is not None and iss != issuer.address:
-        refuse("an answer of another issuer")
-    if code is None or error is not None:
-        refuse(f"the issuer did not sign in: {error_named(error)}")
-    claims = issuer.finish(code, *_derived(service, state))
-    answer = JSONResponse(_sign_in(service, issuer, claims).model_dump())
-    answer.delete_cookie(_cookie_of(issuer), secure=issuer.redirect.startswith("https:"), httponly=True)
+    if began_by_page(request, service) is not None:
+        return RedirectResponse(f"{PAGE}?{request.url.query}", 303)
+    pair = finish(request, service, back, partial(sign_ins.begin, service, request=request))
+    answer = JSONResponse(pair.model_dump())
+    forget_begun(service, answer)
     return answer
+
+
+def begin(
+    request: Request, service: Service, *, following: str | None = None
+) -> tuple[str, Callable[[Response], None]]:
+    """Begin a sign-in.
+
+    Args:
+        request: of the browser.
+        service: which has an issuer.
+        following: where a page goes on afterwards; None where it is no page that begins.
+
+    Returns:
+        The address of the issuer to go to, and what puts the cookie into the answer.
+
+    Raises:
+        ServiceError: there is no issuer, or it does not answer, or too many begin.
+    """
+    issuer = _issuer(service, request)
+    state = secrets.token_urlsafe(32)
+    address = issuer.begin(state, *_derived(service, state))
+    claims = {"aud": _AUDIENCE, "state": state, "exp": now() + timedelta(seconds=_BEGUN_S)}
+    claims |= {} if following is None else {"next": following}
+    token = jwt.encode(claims, service.tokens.derived(_AUDIENCE), ALGORITHM)
+
+    def keep(answer: Response) -> None:
+        answer.set_cookie(
+            _cookie_of(issuer),
+            token,
+            max_age=_BEGUN_S,
+            secure=issuer.redirect.startswith("https:"),
+            httponly=True,
+            samesite="lax",  # the way back is a link from another site
+        )
+
+    return address, keep
+
+
+def has_begun(request: Request, service: Service) -> bool:
+    """Whether this browser has begun a sign-in, by a page or without."""
+    return service.issuer is not None and _begun(service, request) is not None
+
+
+def began_by_page(request: Request, service: Service) -> str | None:
+    """Where the page goes on that began this browser's sign-in; None where no page did."""
+    begun = _begun(service, request) if service.issuer is not None else None
+    return begun.get("next") if begun is not None else None
+
+
+def finish(request: Request, service: Service, back: Back, started: Callable[[Session, User], T]) -> T:
+    """Sign in whoever the issuer has signed in.
+
+    Args:
+        request: of the browser that began.
+        service: which has an issuer.
+        back: what the issuer sends with it.
+        started: begins the sign-in, in the transaction that finds the account or makes it.
+
+    Raises:
+        ServiceError: it cannot be believed.
+    """
+    issuer = _issuer(service, request)
+    begun = _begun(service, request)
+    state = back.state or ""
+    if begun is None or not hmac.compare_digest(str(begun["state"]).encode(), state.encode("utf-8", "replace")):
+        refuse("a sign-in that this browser did not begin")
+    if back.iss is not None and back.iss != issuer.address:
+        refuse("an answer of another issuer")
+    if back.code is None or back.error is not None:
+        refuse(f"the issuer did not sign in: {error_named(back.error)}")
+    return _signed_in(service, issuer, issuer.finish(back.code, *_derived(service, state)), started)
+
+
+def forget_begun(service: Service, answer: Response) -> None:
+    """Let the browser forget that it began."""
+    assert service.issuer is not None
+    secure = service.issuer.redirect.startswith("https:")
+    answer.delete_cookie(_cookie_of(service.issuer), secure=secure, httponly=True)
 
 
 def _issuer(service: Service, request: Request) -> Issuer:
@@ -149,22 +226,26 @@ def _derived(service: Service, state: str) -> tuple[str, str]:
     return derived("openid nonce"), derived("openid verifier")
 
 
-def _began(service: Service, issuer: Issuer, request: Request, state: str) -> bool:
+def _begun(service: Service, request: Request) -> dict[str, Any] | None:
+    """What stands in the cookie of a browser that has begun."""
+    assert service.issuer is not None
     try:
-        claims = jwt.decode(
-            request.cookies.get(_cookie_of(issuer), ""),
+        found: dict[str, Any] = jwt.decode(
+            request.cookies.get(_cookie_of(service.issuer), ""),
             service.tokens.derived(_AUDIENCE),
             algorithms=[ALGORITHM],
             audience=_AUDIENCE,
             options={"require": ["exp", "aud", "state"]},
         )
     except (jwt.InvalidTokenError, ValueError):
-        return False
-    return hmac.compare_digest(str(claims["state"]).encode(), state.encode("utf-8", "replace"))
+        return None
+    return found
 
 
-def _sign_in(service: Service, issuer: Issuer, claims: dict[str, Any]) -> TokenPair:
-    """A pair of tokens for whom the issuer has signed in."""
+def _signed_in(
+    service: Service, issuer: Issuer, claims: dict[str, Any], started: Callable[[Session, User], T]
+) -> T:
+    """The sign-in of whom the issuer has signed in."""
     email = _verified_email(claims)
     domains = {domain.lower().removeprefix("@") for domain in service.settings.openid_domains}
     if domains and (email is None or email.rpartition("@")[2] not in domains):
@@ -173,7 +254,7 @@ def _sign_in(service: Service, issuer: Issuer, claims: dict[str, Any]) -> TokenP
         try:
             with service.database.writing() as session:
                 user = _user_of(service, session, issuer.address, claims, email)
-                return sign_ins.begin(service, session, user)
+                return started(session, user)
         except (IntegrityError, ServiceError) as error:
             # The same person came twice at once, or somebody registered with this address meanwhile.
             if last or (isinstance(error, ServiceError) and error.code != "account_exists"):
@@ -185,6 +266,18 @@ def _user_of(service: Service, session: Session, issuer: str, claims: dict[str, 
     role = role_of(service.settings, claims)
     of_person = OpenIdLink.issuer == issuer, OpenIdLink.subject == claims["sub"]
     user_id = session.scalar(select(OpenIdLink.user_id).where(*of_person))
+    known = session.get(User, user_id) if user_id is not None else None
+    if (
+        known is not None
+        and known.role == "admin"
+        and role not in (None, "admin")
+        and is_last_admin(session, known)
+    ):
+        # Without him nobody could mend what made the issuer say so.
+        log.warning(
+            "the issuer takes the role of the last administrator, who keeps it", user_id=known.id, said=role
+        )
+        role = None
     user = locked_user(session, user_id) if user_id is not None else None
     if user is None:
         if email is not None and session.scalar(select(User.id).where(User.email == email)) is not None:

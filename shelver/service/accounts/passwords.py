@@ -10,7 +10,7 @@ import os
 import sys
 import threading
 import unicodedata
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final
 
@@ -103,7 +103,7 @@ class Passwords:
         self._turns.release()
 
 
-async def password_turn(request: Request) -> AsyncIterator[None]:
+async def password_turn(request: Request) -> AsyncGenerator[None, None]:
     """A turn for the whole of a request that handles a password, so that it holds no thread while it waits."""
     service: Service = request.app.state.service
     service.limits.take(f"sign-in:{address_of(request)}", service.settings.sign_ins_per_minute)

@@ -9,8 +9,13 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from shelver.service.records.payloads import MAX_PAGE, Moment, Paged
+
 Role = Literal["seller", "reviewer", "admin", "service", "public"]
 """`public` is anybody; no account has it."""
+PersonRole = Literal["seller", "reviewer", "admin"]
+AccountState = Literal["active", "disabled", "new"]
+"""`new` is who may sign in, but has no password yet, nor an account at the issuer."""
 _MAIL: Final = re.compile(r"[^@\s]+@[^@\s]+\.[^@\s.]+")
 
 
@@ -103,6 +108,25 @@ class Account(BaseModel):
     disabled_at: datetime | None = None
 
 
+class SignInRead(BaseModel):
+    """A sign-in, as its owner sees it."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    id: str = Field(examples=["5c1f0e6f5a0b4e27a9d0b8c7f2b3d4e5"])
+    created_at: datetime
+    expires_at: datetime = Field(description="When it ends, unless it is refreshed.")
+    address: str | None = Field(description="Where it began, as far as is known.", examples=["203.0.113.7"])
+    agent: str | None = Field(description="The program, as it named itself.", examples=["Mozilla/5.0 (X11)"])
+    this: bool = Field(False, description="Whether it is the one that asks.")
+
+
+class SignIns(BaseModel):
+    """Sign-ins that go on."""
+
+    items: list[SignInRead]
+
+
 class Export(BaseModel):
     """Everything that is stored about an account, by table."""
 
@@ -143,3 +167,110 @@ class Forgotten(BaseModel):
     """Whose password is forgotten."""
 
     email: Email
+
+
+class UserFilters(Paged):
+    """Which accounts are meant; all that are given must hold."""
+
+    limit: int = Field(default=100, ge=1, le=MAX_PAGE, description="Accounts a page.")
+    role: Literal["seller", "reviewer", "admin", "service"] | None = None
+    state: AccountState | None = Field(default=None, examples=["active"])
+    email: str | None = Field(
+        default=None, max_length=254, description="Exactly so.", examples=["ann@example.org"]
+    )
+    q: str | None = Field(
+        default=None, max_length=100, description="A part of the name or the e-mail address.", examples=["ann"]
+    )
+
+
+class UserPage(BaseModel):
+    """Users, the newest first."""
+
+    items: list[Account]
+    next: str | None = Field(description="Give it as `after` for the next page; null where there is none.")
+
+
+class NewUser(BaseModel):
+    """An account that an administrator makes for somebody, who sets the password himself."""
+
+    email: Email
+    name: Name
+    role: PersonRole = "seller"
+
+
+class UserChange(BaseModel):
+    """What an administrator may change; what is left out stays."""
+
+    role: PersonRole | None = Field(None, examples=["reviewer"])
+    disabled: bool | None = None
+
+
+class PasswordToken(BaseModel):
+    """A token that sets a password at /v1/reset; it is shown once."""
+
+    user_id: str
+    token: str = Field(examples=["sho_nFc8lY0yZkq"])
+    expires_at: datetime
+
+
+class NewKey(BaseModel):
+    """A key to make."""
+
+    name: Name = Field(examples=["nightly sync"])
+    days: int | None = Field(None, ge=1, le=3650, description="Its lifetime; without it, it lives until revoked.")
+
+
+class Key(BaseModel):
+    """A key, as it is listed: without itself."""
+
+    id: str
+    user_id: str = Field(description="The machine's account, which stands in the log and the audit.")
+    name: str = Field(examples=["nightly sync"])
+    hint: str = Field(description="Its beginning.", examples=["shk_nFc8"])
+    created_at: datetime
+    expires_at: datetime | None
+    revoked_at: datetime | None
+    used_at: datetime | None = Field(description="When it last got a prediction; nothing else is counted.")
+
+
+class MadeKey(Key):
+    """A key that was just made."""
+
+    key: str = Field(description="Shown this once.", examples=["shk_nFc8lY0yZkq"])
+
+
+class AuditFilters(Paged):
+    """Which changes are meant; all that are given must hold.
+
+    Attributes:
+        start, end: from this moment on, and before that one.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    limit: int = Field(default=100, ge=1, le=MAX_PAGE, description="Changes a page.")
+    action: str | None = Field(default=None, max_length=64, examples=["user.role"])
+    subject: str | None = Field(default=None, max_length=255, examples=["0f2c5b7e9a514f0ab3a6e1c1a7d0f1aa"])
+    user_id: str | None = Field(default=None, max_length=32, description="Who made it.")
+    start: Moment | None = Field(default=None, alias="from", examples=["2026-11-01T00:00:00Z"])
+    end: Moment | None = Field(default=None, alias="to", examples=["2026-12-01T00:00:00Z"])
+
+
+class AuditLine(BaseModel):
+    """One change."""
+
+    id: str
+    at: datetime
+    user_id: str | None = Field(description="Who made it; null where it was the command line.")
+    user_name: str | None = Field(description="As he is called now.", examples=["Ann Example"])
+    action: str = Field(examples=["user.role"])
+    subject: str = Field(examples=["0f2c5b7e9a514f0ab3a6e1c1a7d0f1aa"])
+    detail: dict[str, Any] = Field(examples=[{"from": "seller", "to": "reviewer"}])
+    request_id: str | None
+
+
+class AuditPage(BaseModel):
+    """Changes, the newest first."""
+
+    items: list[AuditLine]
+    next: str | None = Field(description="Give it as `after` for the next page; null where there is none.")

@@ -15,8 +15,9 @@ from pydantic import ConfigDict, TypeAdapter
 from sqlalchemy import Table, delete, or_, select, update
 from sqlalchemy.orm import Session
 
+from shelver.service.accounts import sign_ins
 from shelver.service.accounts.passwords import PASSWORD_TURN
-from shelver.service.accounts.payloads import Account, Confirmation, Export
+from shelver.service.accounts.payloads import Account, Confirmation, Export, SignInRead, SignIns
 from shelver.service.accounts.routes import Person, confirm, keep_an_admin, user_of
 from shelver.service.audit import audit
 from shelver.service.db import Database, SessionDep, after_commit
@@ -91,6 +92,23 @@ def delete_me(
     user = user_of(session, identity, lock=True)
     audit(session, identity, "user.deleted", user.id)
     _anonymise(service, session, user)
+    return Response(status_code=204)
+
+
+@router.get("/v1/me/sign-ins")
+def list_sign_ins(identity: Person, session: SessionDep) -> SignIns:
+    """One's own sign-ins that go on, the newest first."""
+    mine = select(SignIn).where(SignIn.user_id == identity.user_id, SignIn.revoked_at.is_(None))
+    rows = session.scalars(mine.where(SignIn.expires_at > now()).order_by(SignIn.created_at.desc(), SignIn.id))
+    items = [SignInRead.model_validate(row) for row in rows]
+    return SignIns(items=[one.model_copy(update={"this": one.id == identity.sign_in_id}) for one in items])
+
+
+@router.post("/v1/me/end-other-sign-ins", status_code=204)
+def end_other_sign_ins(identity: Person, service: ServiceDep, session: SessionDep) -> Response:
+    """End all of one's own sign-ins but this one, at once."""
+    assert identity.user_id is not None
+    sign_ins.end(service, session, identity.user_id, but=identity.sign_in_id)
     return Response(status_code=204)
 
 

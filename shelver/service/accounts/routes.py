@@ -6,7 +6,6 @@ from datetime import timedelta
 from typing import Annotated, Final
 
 from fastapi import APIRouter, Depends, Query, Request, Response
-from fastapi.responses import JSONResponse
 from fastapi.security import OAuth2PasswordRequestForm
 from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
@@ -99,23 +98,8 @@ def login(
 
     Whether there is such an account cannot be told from the answer, its time, or when it is locked.
     """
-    with service.database.reading() as looking:
-        try:
-            email = checked_email(form.username)
-        except ValueError:
-            email, found = form.username[:254], None
-        else:
-            found = looking.scalar(select(User).where(User.email == email))
-    if found is not None and (found.disabled_at or found.deleted_at):
-        found = None
-    renewed = check_password(service, request, email, form.password, found)
-    # Locked: a password that is changed meanwhile ends this sign-in too, or this one does not begin.
-    user = locked_user(session, found.id) if found is not None else None
-    if user is None or user.disabled_at or user.password_hash != (found and found.password_hash):
-        raise _failed()
-    if renewed is not None:
-        user.password_hash = renewed
-    return sign_ins.begin(service, session, user)
+    user = user_with_password(request, service, session, form.username, form.password)
+    return sign_ins.begin(service, session, user, request)
 
 
 @router.post(
@@ -124,7 +108,7 @@ def login(
     response_model=TokenPair,
     responses=responses("token_unusable", "too_many_requests"),
 )
-def refresh(request: Request, body: Refresh, service: ServiceDep, session: SessionDep) -> TokenPair | JSONResponse:
+def refresh(request: Request, body: Refresh, service: ServiceDep, session: SessionDep) -> TokenPair | Response:
     """Change a refresh token for a new pair. A token that comes twice ends the whole sign-in."""
     with service.database.reading() as looking:
         sign_in_id = sign_ins.sign_in_of(looking, body.refresh_token)
@@ -203,6 +187,31 @@ def reset_password(body: Reset, service: ServiceDep, session: SessionDep) -> Res
     return Response(status_code=204)
 
 
+def user_with_password(request: Request, service: Service, session: Session, email: str, password: str) -> User:
+    """The user who signs in, locked; the caller has a `PASSWORD_TURN`.
+
+    Raises:
+        ServiceError: e-mail address and password do not belong together, or too many tried.
+    """
+    with service.database.reading() as looking:
+        try:
+            email = checked_email(email)
+        except ValueError:
+            email, found = email[:254], None
+        else:
+            found = looking.scalar(select(User).where(User.email == email))
+    if found is not None and (found.disabled_at or found.deleted_at):
+        found = None
+    renewed = check_password(service, request, email, password, found)
+    # Locked: a password that is changed meanwhile ends this sign-in too, or this one does not begin.
+    user = locked_user(session, found.id) if found is not None else None
+    if user is None or user.disabled_at or user.password_hash != (found and found.password_hash):
+        raise _failed()
+    if renewed is not None:
+        user.password_hash = renewed
+    return user
+
+
 def add_user(
     session: Session, email: str | None, name: str, role: Role, *, password_hash: str | None, by: Identity | None
 ) -> User:
@@ -247,15 +256,19 @@ def keep_an_admin(session: Session, user: User) -> None:
     Raises:
         ServiceError: the user is.
     """
-    # Locked, so that two administrators cannot take each other's role away at once.
-    admins = list(session.scalars(one_time.active_admins().with_for_update()))
-    if admins == [user.id]:
+    if is_last_admin(session, user):
         raise ServiceError(
             "last_admin",
             "a change that leaves no administrator",
             allowed="changes that leave one",
             remedy="Make somebody else an administrator first.",
         )
+
+
+def is_last_admin(session: Session, user: User) -> bool:
+    """Whether nobody else can administrate. The user must not be locked yet: the administrators are, in one order,
+    so that two of them cannot take each other's role away at once."""
+    return list(session.scalars(one_time.active_admins().with_for_update())) == [user.id]
 
 
 def check_password(service: Service, request: Request, email: str, password: str, user: User | None) -> str | None:

@@ -4,26 +4,30 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+from fastapi import Request
 from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
 
 from shelver.service.accounts.identity import identity_of
 from shelver.service.accounts.payloads import TokenPair
-from shelver.service.accounts.tokens import REFRESH_PREFIX, Access, hash_of, random_token
+from shelver.service.accounts.tokens import PAGES, REFRESH_PREFIX, Access, hash_of, random_token
 from shelver.service.audit import audit
 from shelver.service.db import after_commit
 from shelver.service.state import Service
-from shelver.service.tables.accounts import RefreshToken, SignIn, User
+from shelver.service.tables.accounts import AGENT_CHARS, RefreshToken, SignIn, User
 from shelver.service.tables.declarative import now
 
 
-def begin(service: Service, session: Session, user: User) -> TokenPair:
-    """Sign a user in; his sign-ins that have expired are cleared away."""
-    session.execute(delete(SignIn).where(SignIn.user_id == user.id, SignIn.expires_at < now()))
-    sign_in = SignIn(user_id=user.id, expires_at=now())
-    session.add(sign_in)
-    session.flush()
-    return _pair(service, session, user, sign_in)
+def begin(service: Service, session: Session, user: User, request: Request | None = None) -> TokenPair:
+    """Sign a user in; his sign-ins that have expired are cleared away. The request tells where it begins."""
+    return _pair(service, session, user, _begun(service, session, user, request))
+
+
+def begin_pages(service: Service, session: Session, user: User, request: Request | None = None) -> str:
+    """Sign a user in on the pages: what his browser keeps in a cookie, as long as the sign-in lasts."""
+    sign_in = _begun(service, session, user, request)
+    access = Access(user.id, sign_in.id, user.version)
+    return service.tokens.sign(access, audience=PAGES, lifetime_s=service.settings.refresh_s)
 
 
 def sign_in_of(session: Session, token: str) -> str | None:
@@ -63,13 +67,30 @@ def go_on(service: Service, session: Session, token: str) -> TokenPair | None:
     return _pair(service, session, user, sign_in)
 
 
-def end(service: Service, session: Session, user_id: str, sign_in_id: str | None = None) -> None:
-    """End one sign-in of a user, or all of them; their access tokens end with them."""
+def end(
+    service: Service, session: Session, user_id: str, sign_in_id: str | None = None, *, but: str | None = None
+) -> None:
+    """End one sign-in of a user, or all of them, `but` one; their access tokens end with them."""
     ended = update(SignIn).where(SignIn.user_id == user_id, SignIn.revoked_at.is_(None))
     if sign_in_id is not None:
         ended = ended.where(SignIn.id == sign_in_id)
+    if but is not None:
+        ended = ended.where(SignIn.id != but)
     session.execute(ended.values(revoked_at=now()))
     after_commit(session, lambda: service.identities.forget(user_id))
+
+
+def _begun(service: Service, session: Session, user: User, request: Request | None) -> SignIn:
+    session.execute(delete(SignIn).where(SignIn.user_id == user.id, SignIn.expires_at < now()))
+    sign_in = SignIn(user_id=user.id, expires_at=now() + timedelta(seconds=service.settings.refresh_s))
+    if request is not None:
+        sign_in.address = request.client.host[:64] if request.client else None
+        sign_in.agent = (
+            "".join(filter(str.isprintable, request.headers.get("user-agent", "")))[:AGENT_CHARS] or None
+        )
+    session.add(sign_in)
+    session.flush()
+    return sign_in
 
 
 def _pair(service: Service, session: Session, user: User, sign_in: SignIn) -> TokenPair:

@@ -17,6 +17,8 @@ from shelver.service.tables.declarative import new_id, now
 ALGORITHM: Final = "HS256"
 ISSUER: Final = "shelver"
 AUDIENCE: Final = "shelver-api"
+PAGES: Final = "shelver-pages"
+"""Audience of what a browser's cookie holds; it is no access token, and lives as long as the sign-in."""
 KEY_PREFIX: Final = "shk_"
 REFRESH_PREFIX: Final = "shr_"
 ONE_TIME_PREFIX: Final = "sho_"
@@ -50,22 +52,22 @@ class Tokens:
         """A key for another purpose, which says nothing about the secret."""
         return hmac.digest(self.secret.encode(), purpose.encode(), "sha256")
 
-    def sign(self, access: Access) -> str:
-        """An access token."""
+    def sign(self, access: Access, *, audience: str = AUDIENCE, lifetime_s: int | None = None) -> str:
+        """An access token, or for the audience PAGES what a browser keeps."""
         at = now()
         claims = {
             "iss": ISSUER,
-            "aud": AUDIENCE,
+            "aud": audience,
             "sub": access.user_id,
             "sid": access.sign_in_id,
             "ver": access.version,
             "jti": new_id(),
             "iat": at,
-            "exp": at + timedelta(seconds=self.access_s),
+            "exp": at + timedelta(seconds=lifetime_s or self.access_s),
         }
         return jwt.encode(claims, self.secret, ALGORITHM)
 
-    def read(self, token: str) -> Access | None:
+    def read(self, token: str, *, audience: str = AUDIENCE) -> Access | None:
         """What a token says; None where it is not ours, not whole, expired or for somebody else."""
         if not _FORM.fullmatch(token):
             return None
@@ -74,7 +76,7 @@ class Tokens:
                 token,
                 self.secret,
                 algorithms=[ALGORITHM],  # whatever the token's head asks for
-                audience=AUDIENCE,
+                audience=audience,
                 issuer=ISSUER,
                 options={"require": _CLAIMS},
             )

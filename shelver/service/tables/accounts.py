@@ -6,6 +6,7 @@ No token or password stands here, only their hashes.
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Final
 
 from sqlalchemy import ForeignKey, String, Text
 from sqlalchemy.dialects.mysql import MEDIUMTEXT
@@ -32,8 +33,14 @@ class User(WithId, Base):
     deleted_at: Mapped[datetime | None]
 
 
+AGENT_CHARS: Final = 200
+
+
 class SignIn(WithId, Base):
-    """One sign-in and all tokens that came of it; revoking it ends them."""
+    """One sign-in and all tokens that came of it; revoking it ends them.
+
+    `address` and `agent` say where it began, so that its owner can tell it from one that is not his.
+    """
 
     __tablename__ = "sign_ins"
 
@@ -41,6 +48,8 @@ class SignIn(WithId, Base):
     created_at: Mapped[datetime] = mapped_column(default=now)
     expires_at: Mapped[datetime] = mapped_column(index=True)
     revoked_at: Mapped[datetime | None]
+    address: Mapped[str | None] = mapped_column(String(64))
+    agent: Mapped[str | None] = mapped_column(String(AGENT_CHARS))
 
 
 class RefreshToken(WithId, Base):
