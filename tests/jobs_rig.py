@@ -7,6 +7,7 @@ from typing import Any
 from fastapi.testclient import TestClient
 
 from shelver.service.jobs.leases import Lease, claim
+from shelver.service.jobs.workplace import Workplace
 from shelver.service.state import Service
 
 FEED = b"id,title,category\n1,folding deck chair,Home > Chairs > Deck\n"
@@ -42,3 +43,17 @@ def taken(service: Service, lease_s: float = 60.0) -> Lease:
 
 def code_of(answer: Any) -> tuple[int, str]:
     return answer.status_code, answer.json()["code"]
+
+
+def workplace_of(service: Service) -> Workplace:
+    """What a worker of this process works with."""
+    return Workplace(
+        data=service.settings.data,
+        database=service.database,
+        pictures=service.pictures,
+        store=service.models.store,
+        threads=1,
+        limit_s=60,
+        review_below=0.5,
+        keep_days=1,
+    )

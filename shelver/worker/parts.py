@@ -6,20 +6,18 @@ The reader of a feed is deterministic, so that the records of an earlier attempt
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 from shelver.catalog.mapping import Mapping
 from shelver.catalog.reader import ProductFeed, open_products
 from shelver.errors import FeedError
-from shelver.service.jobs.keeping import upload_of
+from shelver.service.jobs.keeping import ending_of, upload_of
 from shelver.worker.attempt import Attempt, write_whole
 
 Record = TypeVar("Record")
-_ENDING: Final = re.compile(r"(\.(csv|tsv|jsonl|ndjson|json|parquet|pq|xml|rss|txt))?(\.gz)?$")
 
 
 def uploaded(attempt: Attempt, upload_id: str) -> Path:
@@ -32,8 +30,7 @@ def uploaded(attempt: Attempt, upload_id: str) -> Path:
     if found is None:
         raise FeedError(f"no upload {upload_id}", allowed="one that is there", remedy="Upload the feed again.")
     path, name = found
-    ending = _ENDING.search(name.lower())
-    link = attempt.work / f"feed{ending[0] if ending else ''}"
+    link = attempt.work / f"feed{ending_of(name)}"
     if not link.is_symlink():
         link.symlink_to(path)
     return link

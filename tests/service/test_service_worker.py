@@ -123,7 +123,7 @@ def test_a_feed_becomes_products_and_what_is_refused_is_reported(
     once(service)
     done = until(seller, job["id"], "done")
     result = done["result"]
-    assert (result["n_rows"], result["n_imported"], result["n_rejected"]) == (7, 4, 3)
+    assert (result["n_rows"], result["n_added"], result["n_rejected"]) == (7, 4, 3)
     assert result["rejected"] == {"empty_product": 1, "duplicate_id": 1, "wrong_type": 1}
     assert result["warnings"]["unknown_category"] == 1
     assert sum(result["warnings"].values()) == 2
@@ -266,7 +266,7 @@ def test_the_demo_is_brought_back_to_where_it_started(as_role: AsRole, service: 
         for _ in range(2):
             job = start(admin, kind="reset_demo", n_products=40)
             done = until(admin, job["id"], "done")
-            assert done["result"]["n_imported"] == 40
+            assert done["result"]["n_added"] == 40
             assert done["result"]["owner_id"] == DEMO_OWNER
             assert count(service, ProductRow) == 41
     assert admin.get(f"/v1/products/{kept['id']}").status_code == 200
@@ -274,7 +274,7 @@ def test_the_demo_is_brought_back_to_where_it_started(as_role: AsRole, service: 
 
 
 def large_feed(n: int, name: str = "x") -> bytes:
-    return b"id,title\n" + b"".join(b"%d,%s %d\n" % (i, name.encode(), i) for i in range(n))
+    return b"id,title\n" + b"".join(b"%s-%d,%s %d\n" % (name.encode(), i, name.encode(), i) for i in range(n))
 
 
 def test_a_running_job_is_cancelled_with_all_its_processes(seller: TestClient, service: Service) -> None:
@@ -311,7 +311,7 @@ def test_a_worker_that_is_told_to_stop_gives_its_job_back_and_another_goes_on(
     n_before = count(service, ProductRow)
     assert 0 < n_before < 3000
     once(service)
-    assert until(seller, job["id"], "done")["result"]["n_imported"] == 3000
+    assert until(seller, job["id"], "done")["result"]["n_added"] == 3000
     assert count(service, ProductRow) == 3000
     assert [row.kind for row in events_of(service, job["id"]) if row.kind != "progress"] == [
         "queued",
@@ -378,15 +378,15 @@ def kill_and_see(
         kinds = [row.kind for row in events_of(service, job["id"])]
         assert kinds.count("done") == 1
         assert kinds.count("started") == kinds.count("put_back") + 1
-    for job in jobs[: len(imports)]:
+    for at, job in enumerate(jobs[: len(imports)]):
         lines = lines_of(client, job, "imported.jsonl")
-        assert [line["product_id"] for line in lines] == [str(i) for i in range(n_rows)]
+        assert [line["product_id"] for line in lines] == [f"job{at}-{i}" for i in range(n_rows)]
     with service.database.reading() as session:
         titles = session.scalars(select(ProductRow.title)).all()
     assert sorted(map(str, titles)) == sorted(f"job{i} {row}" for i in range(n_jobs) for row in range(n_rows))
     assert count(service, PredictionRow) == n_rows
     rows = list(csv.DictReader(client.get(f"/v1/jobs/{answers[0]}/files/predictions.csv").text.splitlines()))
-    assert [row["product_id"] for row in rows] == [str(i) for i in range(n_rows)]
+    assert [row["product_id"] for row in rows] == [f"job0-{i}" for i in range(n_rows)]
 
 
 def test_two_workers_killed_four_times_do_each_job_once(make_app: Callable[..., TestClient]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import time
 from collections.abc import Collection
@@ -26,6 +27,7 @@ UPLOADS: Final = "uploads"
 GRACE_S: Final = 3600.0
 """A file of an upload that is younger is not removed: whoever has just sent it is about to name it."""
 _AT_ONCE: Final = 200
+_ENDING: Final = re.compile(r"(\.(csv|tsv|jsonl|ndjson|json|parquet|pq|xml|rss|txt))?(\.gz)?$")
 
 
 def job_folder(data: Path, job_id: str) -> Path:
@@ -46,6 +48,12 @@ def upload_of(database: Database, data: Path, upload_id: str) -> tuple[Path, str
         return None
     path = upload_path(data, row.hash)
     return (path, row.name) if path.is_file() else None
+
+
+def ending_of(name: str) -> str:
+    """The end of a feed's name, where it may tell the format; else nothing."""
+    found = _ENDING.search(name.lower())
+    return found[0] if found else ""
 
 
 def drop_files(session: Session, database: Database, data: Path, hashes: Collection[str]) -> None:

@@ -188,10 +188,10 @@ def tell(database: Database, lease: Lease, *, fraction: float | None, phase: str
         told(session, job, fraction=fraction, phase=phase, words=words)
 
 
-def told(session: Session, job: JobRow, *, fraction: float | None, phase: str, words: str) -> None:
-    """As `tell`, in a transaction that `holding` gave."""
+def told(session: Session, job: JobRow, *, fraction: float | None, phase: str, words: str, **data: Any) -> None:
+    """As `tell`, in a transaction that `holding` gave; the event has `data`, too."""
     job.fraction, job.phase, job.words = fraction, phase[:64], words[:2000]
-    happened(session, job, "progress", fraction=fraction, phase=job.phase, words=job.words)
+    happened(session, job, "progress", fraction=fraction, phase=job.phase, words=job.words, **data)
 
 
 def finish(database: Database, lease: Lease, result: Mapping[str, Any]) -> None:

@@ -102,7 +102,7 @@ class PredictParams(_Closed):
 
 
 class ImportParams(_Closed):
-    """Add every product of a feed to those of one's own."""
+    """Add every product of a feed to those of one's own; each keeps the feed's own id."""
 
     kind: Literal["import_products"] = Field(examples=["import_products"])
     upload_id: UploadId
@@ -112,6 +112,12 @@ class ImportParams(_Closed):
         description="What becomes of a product whose category the current tree does not have: it is added without "
         "one, or refused.",
         examples=["leave_out"],
+    )
+    existing: Literal["skip", "replace"] = Field(
+        default="skip",
+        description="What becomes of a product that one has already, by the feed's own id: it stays as it is, or "
+        "what the feed says of it replaces what is stored; what the feed does not say stays.",
+        examples=["skip"],
     )
 
 
@@ -160,7 +166,7 @@ class JobRead(BaseModel):
     max_attempts: int = Field(examples=[3])
     progress: JobProgress
     result: dict[str, Any] | None = Field(
-        description="What came of it, by kind; null until it is done.", examples=[{"n_rows": 3, "n_imported": 3}]
+        description="What came of it, by kind; null until it is done.", examples=[{"n_rows": 3, "n_added": 3}]
     )
     files: list[str] = Field(description="Names for /v1/jobs/{id}/files/{name}.", examples=[["rejected.jsonl"]])
     problem: JobProblem | None = Field(description="Why it failed.")

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from datetime import datetime
+from typing import Final, Literal
 
+from pydantic import ValidationError
 from sqlalchemy import delete, exists, insert, select
+from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.orm import Session
 
 from shelver.product import title_key
 from shelver.service.db import Database
+from shelver.service.drivers import is_conflict
 from shelver.service.jobs.leases import Lease, LeaseLostError, holding, told
 from shelver.service.products.payloads import ProductBody
 from shelver.service.products.pictures import Stored, note, pictures_of
@@ -18,15 +23,24 @@ from shelver.service.tables.accounts import User
 from shelver.service.tables.declarative import now
 from shelver.service.tables.records import PictureRow, ProductPicture, ProductRow
 from shelver.service.tables.work import JobRow
+from shelver.taxonomy import Taxonomy
 
 DEMO_OWNER: Final = hashlib.sha256(b"shelver demo shop").hexdigest()[:32]
 """The account that has the demo's products; nobody can sign in with it."""
 _PAGE: Final = 500
+_TRIES: Final = 5
+_REPLACED: Final = ("title", "description", "brand", "node_id")
+Counts = Mapping[str, int]
+"""How many of what, in the order in which people read it."""
+
+
+Existing = Literal["skip", "replace"]
+Outcome = Literal["added", "replaced", "skipped"]
 
 
 @dataclass(frozen=True, slots=True)
 class NewProduct:
-    """A product that a job adds.
+    """A product that a job adds, or that replaces the one of its seller that has the same id of his.
 
     Attributes:
         id: made from the job and the row, so that no row becomes two products.
@@ -39,6 +53,21 @@ class NewProduct:
     body: ProductBody
     taxonomy_version: str | None
     pictures: tuple[Stored, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """What became of a product.
+
+    Attributes:
+        id: of the stored product.
+        outcome: `skipped` where there was one already, which is as it was before.
+        warnings: what of it could not be used, as codes.
+    """
+
+    id: str
+    outcome: Outcome
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +88,17 @@ def id_of_row(job_id: str, number: int) -> str:
     return hashlib.sha256(f"{job_id} {number}".encode()).hexdigest()[:32]
 
 
+def node_named(category: str | tuple[str, ...], tree: Taxonomy) -> str | None:
+    """The node that a category names, by its id or its path."""
+    names = (category,) if isinstance(category, str) else category
+    text = " > ".join(names)
+    node = tree.find(text)
+    for path in (names, tuple(text.split(" > "))):
+        if node is None:
+            node = tree.find_path(path)
+    return None if node is None else tree.ids[node]
+
+
 def settled(database: Database, lease: Lease) -> int:
     """How many records of its feed an import has settled, in this attempt and those before."""
     with database.reading() as session:
@@ -71,23 +111,44 @@ def add_products(
     products: Sequence[NewProduct],
     *,
     owner_id: str,
+    existing: Existing = "skip",
     settle: tuple[int, int],
-    fraction: float | None,
-    words: str,
+    note: Callable[[Sequence[Settled]], Counts],
 ) -> None:
     """Add products and note that their records are settled, in one transaction: each record counts once.
 
     Args:
         database: where to.
         lease: of the import.
-        products: what came of the records.
+        products: what came of the records; no two have the same id of their seller.
         owner_id: whose they are.
+        existing: what becomes of one that the seller has already.
         settle: how many records were settled before, and how many are now.
-        fraction, words: how far the job came.
+        note: is told what became of each product, before that is committed, and says how far the job came; called
+            again where the transaction had to be begun again.
 
     Raises:
         LeaseLostError: another attempt goes on with the job; nothing was added.
     """
+    for left in reversed(range(_TRIES)):
+        try:
+            _add(database, lease, products, owner_id, existing, settle, note)
+            return
+        except DBAPIError as error:
+            # Somebody else stored, or changed, one of them at the same moment: now it is seen.
+            if not left or not (isinstance(error, IntegrityError) or is_conflict(error)):
+                raise
+
+
+def _add(
+    database: Database,
+    lease: Lease,
+    products: Sequence[NewProduct],
+    owner_id: str,
+    existing: Existing,
+    settle: tuple[int, int],
+    note_them: Callable[[Sequence[Settled]], Counts],
+) -> None:
     before, after = settle
     with holding(database, lease) as (session, job):
         if job.cursor != before:
@@ -96,34 +157,95 @@ def add_products(
         if session.scalar(owner.with_for_update(read=True)) is None:  # who leaves now waits until this is written
             raise LeaseLostError(lease.job_id)
         note(session, [picture for product in products for picture in product.pictures])
+        there = _there_already(session, owner_id, products)
         moment = now()
-        session.add_all(
-            ProductRow(
-                id=product.id,
-                owner_id=owner_id,
-                title=product.body.title,
-                description=product.body.description,
-                brand=product.body.brand,
-                attributes=product.body.attributes,
-                search_key=title_key(f"{product.body.title or ''} {product.body.brand or ''}"),
-                node_id=product.body.node_id,
-                taxonomy_version=product.taxonomy_version,
-                version=1,
-                created_at=moment,
-                updated_at=moment,
-            )
-            for product in products
-        )
+        settled = []
+        for product in products:
+            row = there.get(product.body.seller_product_id or "")
+            if row is None:
+                session.add(_new_row(product, owner_id, moment))
+                settled.append(Settled(product.id, "added"))
+            elif existing == "skip":
+                settled.append(Settled(row.id, "skipped"))
+            else:
+                settled.append(_replace(session, row, product, moment))
         session.flush()
-        links = [
-            {"product_id": product.id, "hash": hash_, "position": position}
-            for product in products
-            for position, hash_ in enumerate(dict.fromkeys(picture.hash for picture in product.pictures))
-        ]
-        if links:
-            session.execute(insert(ProductPicture), links)
+        added = {one.id for one in settled if one.outcome == "added"}
+        _link(session, {product.id: _hashes(product) for product in products if product.id in added})
         job.cursor = after
-        told(session, job, fraction=fraction, phase="importing", words=words)
+        counts = note_them(settled)
+        words = ", ".join(f"{n:,} {what}" for what, n in counts.items() if n)
+        told(session, job, fraction=None, phase="importing", words=words, counts=counts)
+
+
+def _there_already(session: Session, owner_id: str, products: Sequence[NewProduct]) -> dict[str, ProductRow]:
+    """The stored products of these that the seller has already, by his ids, locked until they are written."""
+    called = [product.body.seller_product_id for product in products if product.body.seller_product_id is not None]
+    own = select(ProductRow).where(ProductRow.owner_id == owner_id, ProductRow.seller_product_id.in_(called))
+    rows = session.scalars(own.order_by(ProductRow.id).with_for_update()).all() if called else ()
+    return {row.seller_product_id or "": row for row in rows}
+
+
+def _new_row(product: NewProduct, owner_id: str, moment: datetime) -> ProductRow:
+    body = product.body
+    return ProductRow(
+        id=product.id,
+        owner_id=owner_id,
+        seller_product_id=body.seller_product_id,
+        title=body.title,
+        description=body.description,
+        brand=body.brand,
+        attributes=body.attributes,
+        search_key=title_key(f"{body.title or ''} {body.brand or ''}"),
+        node_id=body.node_id,
+        taxonomy_version=product.taxonomy_version,
+        version=1,
+        created_at=moment,
+        updated_at=moment,
+    )
+
+
+def _replace(session: Session, row: ProductRow, product: NewProduct, moment: datetime) -> Settled:
+    """Write what a feed says over what is stored; what it does not say stays."""
+    body, hashes = product.body, _hashes(product)
+    said = {name: value for name in _REPLACED if (value := getattr(body, name))}
+    said["attributes"] = {**row.attributes, **body.attributes}
+    warnings: tuple[str, ...] = ()
+    try:
+        ProductBody(attributes=said["attributes"])
+    except ValidationError:  # with those that the feed does not say they are too many
+        del said["attributes"]
+        warnings = ("too_many_attributes",)
+    said = {name: value for name, value in said.items() if getattr(row, name) != value}
+    pictured = bool(hashes) and hashes != pictures_of(session, [row.id]).get(row.id)
+    if not said and not pictured:
+        return Settled(row.id, "skipped", warnings)
+    if "node_id" in said:
+        said["taxonomy_version"] = product.taxonomy_version
+    for name, value in said.items():
+        setattr(row, name, value)
+    row.search_key = title_key(f"{row.title or ''} {row.brand or ''}")
+    row.version += 1
+    row.updated_at = moment
+    if pictured:  # the files of those before go with the next sweep
+        session.execute(delete(ProductPicture).where(ProductPicture.product_id == row.id))
+        _link(session, {row.id: hashes})
+    return Settled(row.id, "replaced", warnings)
+
+
+def _hashes(product: NewProduct) -> list[str]:
+    return list(dict.fromkeys(picture.hash for picture in product.pictures))
+
+
+def _link(session: Session, pictures: Mapping[str, Sequence[str]]) -> None:
+    """Let products, by their ids, show these pictures."""
+    links = [
+        {"product_id": product_id, "hash": hash_, "position": position}
+        for product_id, hashes in pictures.items()
+        for position, hash_ in enumerate(hashes)
+    ]
+    if links:
+        session.execute(insert(ProductPicture), links)
 
 
 def stored_products(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator
 
@@ -13,6 +13,19 @@ MAX_PICTURES: Final = 12
 """A product."""
 MAX_ATTRIBUTE_CHARS: Final = 16_000
 """Names and values of a product's attributes together: lists show them all."""
+MAX_SELLER_ID_CHARS: Final = 500
+"""As of `shelver.catalog.reader`: what a feed may say."""
+# Without space around it: MariaDB takes no notice of space at the end.
+SellerProductId = Annotated[
+    str,
+    StringConstraints(
+        strip_whitespace=True, min_length=1, max_length=MAX_SELLER_ID_CHARS, pattern=r"^[^\x00-\x1f\x7f]*$"
+    ),
+]
+"""What a seller calls a product himself, as in a feed."""
+
+
+Standing = Literal["listed", "without_category", "proposed", "reviewed"]
 
 
 class PictureIn(BaseModel):
@@ -29,6 +42,12 @@ class ProductBody(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    seller_product_id: SellerProductId | None = Field(
+        default=None,
+        description="What the seller calls it himself: none of his other products may be called so. A change that "
+        "does not name it leaves it as it is.",
+        examples=["DC-104"],
+    )
     title: Annotated[Name, StringConstraints(max_length=1000)] | None = Field(
         default=None, examples=["Folding deck chair, beech"]
     )
@@ -64,6 +83,10 @@ class ProductRead(BaseModel):
 
     id: str = Field(examples=["9f3b0e6f5a0b4e27a9d0b8c7f2b3d4e5"])
     owner_id: str
+    # None by default: answers of before are kept for a day.
+    seller_product_id: str | None = Field(
+        default=None, description="What the seller calls it himself, as in his feeds.", examples=["DC-104"]
+    )
     title: str | None
     description: str | None
     brand: str | None
@@ -89,7 +112,31 @@ class ProductFilters(Paged):
     """Which products are meant; all that are given must hold."""
 
     q: Name | None = Field(
-        default=None, description="Words of the title or brand, or parts of them.", examples=["chair"]
+        default=None,
+        description="Words of the title or brand, or parts of them; or the seller's own id, whole.",
+        examples=["chair"],
+    )
+    seller_product_id: SellerProductId | None = Field(
+        default=None, description="Called exactly so by its seller.", examples=[None]
     )
     node_id: Name | None = None
     owner_id: Name | None = Field(default=None, description="Only for who sees those of others.")
+    standing: Standing | None = Field(
+        default=None,
+        description="With a category or without one; without one, though one is proposed; or a reviewer has "
+        "judged an answer for it.",
+        examples=[None],
+    )
+
+
+class ExampleOut(BaseModel):
+    """A product to try, as its seller sent it."""
+
+    product_id: str = Field(examples=["D0000123"])
+    title: str | None
+    description: str | None
+    brand: str | None
+    image_base64: str | None = Field(
+        description="The bytes of its picture.", examples=["R0lGODlhAQABAIAAAP8AAAAAACwAAAAAAQABAAACAkQBADs="]
+    )
+    media_type: str | None = Field(description="Of the picture.", examples=["image/gif"])

@@ -38,7 +38,7 @@ MEDIA_TYPES: Final[dict[ImageFormat, str]] = {
     "BMP": "image/bmp",
     "AVIF": "image/avif",
 }
-_HEADERS: Final = {
+HEADERS: Final = {
     "X-Content-Type-Options": "nosniff",
     # The bytes are a stranger's: a browser may show them and nothing else.
     "Content-Security-Policy": "default-src 'none'; sandbox",
@@ -177,9 +177,9 @@ def read_picture(
         raise not_found(f"picture {hash_}")
     etag = f'"{hash_}"'
     if request.headers.get("if-none-match") == etag:
-        return Response(status_code=304, headers={"ETag": etag, **_HEADERS})
+        return Response(status_code=304, headers={"ETag": etag, **HEADERS})
     data = service.pictures.get(hash_)
     if data is None:
         raise not_found(f"picture {hash_}")
     media_type = MEDIA_TYPES.get(kind)  # type: ignore[call-overload]
-    return Response(data, media_type=media_type, headers={"ETag": etag, **_HEADERS})
+    return Response(data, media_type=media_type, headers={"ETag": etag, **HEADERS})

@@ -6,10 +6,11 @@ A change names the version that it was made from (`If-Match`), so that nobody ov
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, File, Header, Path, Query, Request, Response, UploadFile
-from sqlalchemy import ColumnElement, Select, delete, select, true
+from sqlalchemy import ColumnElement, Select, and_, delete, or_, select, true
 from sqlalchemy.orm import Session
 
 from shelver.product import title_key
@@ -32,6 +33,7 @@ from shelver.service.products.payloads import (
     ProductRead,
 )
 from shelver.service.products.pictures import SEES_ALL, forget, pictures_of, show
+from shelver.service.products.standing import having
 from shelver.service.state import Service, ServiceDep
 from shelver.service.tables.records import PredictionRow, ProductPicture, ProductRow
 from shelver.taxonomy import Taxonomy
@@ -53,7 +55,14 @@ router = APIRouter(tags=["products"])
     summary="Add a product",
     response_model=ProductRead,
     responses=responses(
-        "not_found", "invalid_input", "picture_unusable", "unknown_category", "key_reused", "conflict", "busy"
+        "not_found",
+        "invalid_input",
+        "picture_unusable",
+        "unknown_category",
+        "id_taken",
+        "key_reused",
+        "conflict",
+        "busy",
     ),
     openapi_extra=told(ProductBody),
 )
@@ -81,9 +90,11 @@ def create_product(
     if body.pictures:  # nothing goes to the disk for who asks in vain
         with service.database.reading() as before:
             _own_prediction(before, identity, body.prediction_id)
+            _check_free(before, identity.user_id, body.seller_product_id)
     stored = put_all(service.pictures, body.pictures or ())
     prediction = _own_prediction(session, identity, body.prediction_id)
-    row = ProductRow(owner_id=identity.user_id, **_columns(body, tree))
+    _check_free(session, identity.user_id, body.seller_product_id)
+    row = ProductRow(owner_id=identity.user_id, seller_product_id=body.seller_product_id, **_columns(body, tree))
     session.add(row)
     session.flush()
     show(session, service, row, stored)
@@ -121,13 +132,19 @@ def list_products(
     wanted: Select[ProductRow] = select(ProductRow).where(seen_by(identity))
     if filters.q is not None:
         words = title_key(filters.q).split()[:_MAX_WORDS]
-        wanted = wanted.where(*(ProductRow.search_key.contains(word, autoescape=True) for word in words))
-        if not words:
-            return ProductPage(items=[], next=None)
+        called = ProductRow.seller_product_id == filters.q.strip()
+        if words:
+            said = and_(*(ProductRow.search_key.contains(word, autoescape=True) for word in words))
+            called = or_(called, said)
+        wanted = wanted.where(called)
+    if filters.seller_product_id is not None:
+        wanted = wanted.where(ProductRow.seller_product_id == filters.seller_product_id)
     if filters.node_id is not None:
         wanted = wanted.where(ProductRow.node_id == filters.node_id)
     if filters.owner_id is not None:
         wanted = wanted.where(ProductRow.owner_id == filters.owner_id)
+    if filters.standing is not None:
+        wanted = wanted.where(having(filters.standing))
     rows, following = page_of(session, wanted, ProductRow.created_at, ProductRow.id, filters)
     n = fitting(rows)
     if n < len(rows):
@@ -146,7 +163,9 @@ def read_product(
 @router.put(
     "/v1/products/{product_id}",
     summary="Change a product",
-    responses=responses("invalid_input", "picture_unusable", "unknown_category", "not_found", "changed_meanwhile"),
+    responses=responses(
+        "invalid_input", "picture_unusable", "unknown_category", "id_taken", "not_found", "changed_meanwhile"
+    ),
     openapi_extra=told(ProductBody),
 )
 def replace_product(
@@ -158,7 +177,7 @@ def replace_product(
     service: ServiceDep,
     if_match: IfMatch = None,
 ) -> ProductRead:
-    """Replace all that is said of a product; its pictures only where they are given."""
+    """Replace all that is said of a product; its pictures and the seller's own id only where they are given."""
     service.log.settle(body.prediction_id or "")
     if body.pictures:
         _check_before(service, identity, product_id, if_match, body.node_id)
@@ -173,6 +192,10 @@ def replace_product(
     columns = _columns(body, tree)
     if kept:
         columns["taxonomy_version"] = row.taxonomy_version
+    if "seller_product_id" in body.model_fields_set:
+        columns["seller_product_id"] = body.seller_product_id
+        if body.seller_product_id != row.seller_product_id:
+            _check_free(session, row.owner_id, body.seller_product_id)
     change(session, row, if_match, columns)
     if stored is not None:
         show(session, service, row, stored)
@@ -219,12 +242,30 @@ def add_pictures(
 ) -> ProductRead:
     """Add pictures after those that the product has, as files of a form."""
     _check_before(service, identity, product_id, if_match)
-    stored = [put(service.pictures, file.file.read()) for file in files]
+    row = add_stored(session, service, identity, product_id, [file.file.read() for file in files], if_match)
+    return answer_with(response, session, service, row)
+
+
+def add_stored(
+    session: Session,
+    service: Service,
+    identity: Identity,
+    product_id: str,
+    files: Sequence[bytes],
+    if_match: str | None = None,
+) -> ProductRow:
+    """Add pictures after those that a product has.
+
+    Raises:
+        ServiceError: there is no such product of the caller's, or it would have too many.
+        ImageError: one cannot be used.
+    """
+    stored = [put(service.pictures, data) for data in files]
     row = _found(session, identity, product_id, changed=True)
     change(session, row, if_match, {})
     show(session, service, row, [*pictures_of(session, [row.id]).get(row.id, ()), *stored])
     _saved(session, service, row, None)
-    return answer_with(response, session, service, row)
+    return row
 
 
 def delete_products_of(session: Session, service: Service, owner_id: str) -> None:
@@ -287,6 +328,25 @@ def checked_node(service: Service, node_id: str) -> Taxonomy:
             remedy="Choose one of /v1/taxonomy.",
         )
     return tree
+
+
+def _check_free(session: Session, owner_id: str, seller_product_id: str | None) -> None:
+    """See to it that no product of this seller is called so; of two at the same moment the database refuses one.
+
+    Raises:
+        ServiceError: one is.
+    """
+    if seller_product_id is None:
+        return
+    own = select(ProductRow.id).where(ProductRow.owner_id == owner_id)
+    taken = session.scalar(own.where(ProductRow.seller_product_id == seller_product_id))
+    if taken is not None:
+        raise ServiceError(
+            "id_taken",
+            f"seller_product_id {seller_product_id!r:.80}, which product {taken} has",
+            allowed="one that none of the seller's other products has",
+            remedy="Change that product, or send another seller_product_id.",
+        )
 
 
 def _own_prediction(session: Session, identity: Identity, prediction_id: str | None) -> PredictionRow | None:
