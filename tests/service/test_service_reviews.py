@@ -17,15 +17,16 @@ from sqlalchemy import func, select
 
 from shelver.decide import Policy
 from shelver.decide.policy import Costs
+from shelver.product import Product
 from shelver.service.records.entries import Entry, insert_entries
 from shelver.service.records.feedback import erase_records_of
 from shelver.service.reviews.claims import queue
-from shelver.service.reviews.waiting import worth
+from shelver.service.reviews.waiting import DESCRIPTION_CHARS, worth
 from shelver.service.state import Service
 from shelver.service.tables.accounts import User
 from shelver.service.tables.declarative import new_id
 from shelver.service.tables.records import FeedbackRow
-from shelver.service.tables.reviews import ReviewItem
+from shelver.service.tables.reviews import ReviewItem, ReviewText
 from shelver.taxonomy import Taxonomy
 
 AsRole = Callable[..., TestClient]
@@ -231,6 +232,7 @@ def test_an_item_tells_nothing_that_would_lead_the_reviewer(
             "prediction_id",
             "at",
             "product",
+            "asked",
             "product_id",
             "suggestions",
             "claimed_until",
@@ -307,6 +309,64 @@ def test_what_is_released_is_free_again(seller: TestClient, reviewer: TestClient
     assert claim(other) == held[:1]
     assert reviewer.post("/v1/review/release", json={}).json() == {"n_released": 2}
     assert set(waiting(other)) == set(held[1:])
+
+
+def test_what_is_skipped_comes_again_when_nothing_else_waits(
+    seller: TestClient, reviewer: TestClient, as_role: AsRole
+) -> None:
+    skipped, then = predicted(seller, 0.1), predicted(seller, 0.4)
+    assert claim(reviewer, 1) == [skipped]
+    gone = reviewer.post("/v1/review/release", json={"prediction_ids": [skipped], "skip": True})
+    assert gone.json() == {"n_released": 1}
+    other = as_role("reviewer")
+    assert claim(other, 1) == [skipped], "for others it is what it was"
+    other.post("/v1/review/release", json={})
+    assert claim(reviewer, 1) == [then]
+    assert claim(reviewer, 1) == [skipped]
+
+
+def test_what_was_asked_is_kept_with_what_waits_and_with_nothing_else(
+    seller: TestClient, reviewer: TestClient, service: Service
+) -> None:
+    """And goes with it, and is among what is stored about who asked."""
+    asked = {"title": "vase", "category_hint": "gl\u00e4ser", "product_id": "sku-1"}
+    answers = [seller.post("/v1/predict", json=one) for one in (asked, {"title": "vas"})]
+    assert all(answer.is_success for answer in answers), answers[0].text
+    first, typing = (answer.json() for answer in answers)
+    assert service.log.safe()
+    with service.database.reading() as session:
+        doubtful = session.scalars(select(ReviewItem.prediction_id)).all()
+        kept = session.scalars(select(ReviewText)).all()
+    # The tiny model may be sure of it: what waits has its text, and nothing else has one.
+    assert [row.prediction_id for row in kept] == doubtful
+    sure = first["outcome"] == "decided" and first["confidence"] >= service.waiting.below
+    assert doubtful == ([] if sure else [first["prediction_id"]]), typing
+
+
+def test_a_reviewer_reads_what_was_asked_where_no_product_is_kept(
+    seller: TestClient, reviewer: TestClient, service: Service
+) -> None:
+    entry = entry_for(seller)
+    product = Product("sku-1", title="vase \ud800", description="x" * 5000, brand=None)
+    log = service.log
+    assert log.safe(log.write(service.waiting.with_texts(entry, product, "glass\x00es")))
+    (item,) = reviewer.get("/v1/review").json()["items"]
+    assert item["product"] is None
+    assert item["asked"] == {
+        "title": "vase ?",
+        "description": "x" * DESCRIPTION_CHARS,
+        "brand": None,
+        "category_hint": "glasses",
+    }
+    assert seller.get("/v1/me/export").json()["tables"]["review_texts"][0]["title"] == "vase ?"
+    claim(reviewer)
+    assert reviewer.get("/v1/me/export").json()["tables"]["review_texts"] == []
+    sure = entry_for(seller, 0.99)
+    assert service.waiting.with_texts(sure, product, None) is sure
+    with service.database.writing() as session:
+        erase_records_of(session, service, seller.headers["X-User"])
+    with service.database.reading() as session:
+        assert session.scalars(select(ReviewText)).all() == []
 
 
 def test_the_counts_are_those_of_the_caller(seller: TestClient, reviewer: TestClient, as_role: AsRole) -> None:
@@ -554,7 +614,7 @@ def test_nobody_else_reaches_the_review(client: TestClient, seller: TestClient, 
 
 @pytest.mark.usefixtures("only_sqlite")
 def test_an_index_serves_the_queue(service: Service) -> None:
-    statement = queue(None, audit=False).limit(10).compile(service.database.engine)
+    statement = queue(audit=False).limit(10).compile(service.database.engine)
     values = tuple(str(statement.params[name]) for name in statement.positiontup or ())
     with service.database.engine.connect() as connection:
         plan = str(connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", values).all())

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import random
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Select, and_, func, or_, select, update
 from sqlalchemy.orm import Session
 
-from shelver.service.reviews.payloads import MAX_ITEMS, ClaimIn, ReviewFilters
+from shelver.service.reviews.payloads import MAX_ITEMS, ReviewFilters
+from shelver.service.reviews.waiting import Reason
 from shelver.service.state import Service
 from shelver.service.tables.declarative import now
 from shelver.service.tables.records import PredictionRow, ProductRow
@@ -25,18 +27,63 @@ AUDIT_PART: Final = 0.2
 """So many of the items that are claimed are drawn from what sellers accepted, as long as there are any."""
 ALIKE: Final = 0.9
 """From this similarity on, products are decided as a group."""
+_SKIPPED: Final = 1000
 _DRAW: Final = random.SystemRandom()
 
 
-def free(node_id: str | None) -> ColumnElement[bool]:
+@dataclass(frozen=True, slots=True)
+class Narrow:
+    """Which items are wanted.
+
+    Attributes:
+        node_ids: those whose first suggestion is one of these.
+        reason, below, least: why they wait; with less confidence, or with at least as much. Where one of these is
+            chosen nothing comes that was drawn: it would be told apart from the others.
+    """
+
+    node_ids: frozenset[str] | None = None
+    reason: Reason | None = None
+    below: float | None = None
+    least: float | None = None
+
+    @property
+    def tells(self) -> bool:
+        """Whether whoever chose this would know what was drawn."""
+        return (self.reason, self.below, self.least) != (None, None, None)
+
+    def where(self) -> list[ColumnElement[bool]]:
+        """As conditions."""
+        found: list[ColumnElement[bool]] = []
+        if self.node_ids is not None:
+            found.append(ReviewItem.node_id.in_(self.node_ids))
+        if self.reason is not None:
+            found.append(ReviewItem.reason == self.reason)
+        if self.below is not None:
+            found.append(or_(ReviewItem.confidence < self.below, ReviewItem.confidence.is_(None)))
+        if self.least is not None:
+            found.append(ReviewItem.confidence >= self.least)
+        if self.tells:
+            found.append(ReviewItem.audit.is_(False))
+        return found
+
+
+ALL: Final = Narrow()
+
+
+def of_node(node_id: str | None) -> Narrow:
+    """Those whose first suggestion is this node; all where none is named."""
+    return ALL if node_id is None else Narrow(frozenset((node_id,)))
+
+
+def free(narrow: Narrow = ALL) -> ColumnElement[bool]:
     """Items that anybody may claim."""
     unclaimed = or_(ReviewItem.claimed_until.is_(None), ReviewItem.claimed_until < now())
-    return and_(ReviewItem.state == "waiting", unclaimed, *_of_node(node_id))
+    return and_(ReviewItem.state == "waiting", unclaimed, *narrow.where())
 
 
-def queue(node_id: str | None, *, audit: bool) -> Select[ReviewItem]:
+def queue(narrow: Narrow = ALL, *, audit: bool) -> Select[ReviewItem]:
     """Those that are free, the first ones first; an index has them in this order."""
-    return _in_order(select(ReviewItem).where(free(node_id), ReviewItem.audit == audit))
+    return _in_order(select(ReviewItem).where(free(narrow), ReviewItem.audit == audit))
 
 
 def held_by(user_id: str) -> ColumnElement[bool]:
@@ -47,39 +94,63 @@ def held_by(user_id: str) -> ColumnElement[bool]:
 def peek(session: Session, user_id: str, filters: ReviewFilters) -> list[ReviewItem]:
     """The first items of the queue, or those that the reviewer has claimed."""
     if filters.mine:
-        wanted = select(ReviewItem).where(held_by(user_id), *_of_node(filters.node_id))
+        wanted = select(ReviewItem).where(held_by(user_id), *of_node(filters.node_id).where())
         return list(session.scalars(_in_order(wanted).limit(filters.limit)))
     found: list[ReviewItem] = []
     for audit in (False, True):  # each is a part of the index, and in order there
-        found += session.scalars(queue(filters.node_id, audit=audit).limit(filters.limit))
+        found += session.scalars(queue(of_node(filters.node_id), audit=audit).limit(filters.limit))
     return sorted(found, key=lambda item: (-item.priority, item.prediction_id))[: filters.limit]
 
 
-def claim(service: Service, user_id: str, asked: ClaimIn) -> list[ReviewItem]:
-    """Claim items for a reviewer, in an order that does not tell what was drawn; in transactions of its own."""
-    until = now() + timedelta(seconds=service.settings.review_lease_s)
-    alike = asked.group == "alike"
+def hand(session: Session, user_id: str) -> list[ReviewItem]:
+    """What a reviewer has claimed and nobody else since, as he got it: also where the claim has run out."""
+    wanted = select(ReviewItem).where(ReviewItem.claimed_by == user_id, ReviewItem.state == "waiting")
+    # By their ids, which are drawn: nothing tells why one waits.
+    return list(session.scalars(wanted.order_by(ReviewItem.claimed_until, ReviewItem.prediction_id)))
+
+
+def claim(
+    service: Service, user_id: str, n: int, *, alike: bool = False, narrow: Narrow = ALL
+) -> list[ReviewItem]:
+    """Claim items for a reviewer, in an order that does not tell what was drawn; in transactions of its own.
+
+    Args:
+        service: which one.
+        user_id: the reviewer.
+        n: so many, or fewer where fewer wait or he would hold more than `MAX_ITEMS`.
+        alike: one item, and those that look like it.
+        narrow: only of these.
+    """
     with service.database.writing() as session:
-        held = session.scalar(select(func.count()).select_from(ReviewItem).where(held_by(user_id))) or 0
-        n = min(asked.n, MAX_ITEMS - held)
-        found = _take(session, user_id, until, 1 if alike else n, asked.node_id) if n > 0 else []
+        n = _room(session, user_id, n)
+        found = _take(session, user_id, _until(service), 1 if alike else n, narrow) if n > 0 else []
     if not alike or not found or n == 1:
         return found
+    return found + claim_alike(service, user_id, found[0], n - 1, narrow=narrow)
+
+
+def claim_alike(
+    service: Service, user_id: str, item: ReviewItem, n: int, *, narrow: Narrow = ALL
+) -> list[ReviewItem]:
+    """Claim at most n of those that look like an item, in transactions of its own."""
     # What looks alike takes a moment, in which nobody waits for the lock.
     with service.database.reading() as session:
-        ids = _alike(session, service, found[0], n * 4)
+        ids = alike(session, service, item, (n + 1) * 4)
     with service.database.writing() as session:
-        wanted = select(ReviewItem).where(free(asked.node_id), ReviewItem.prediction_id.in_(ids))
-        return found + _claimed(session, wanted.limit(n - 1), user_id, until)
+        n = _room(session, user_id, n)
+        wanted = select(ReviewItem).where(free(narrow), ReviewItem.prediction_id.in_(ids))
+        return _claimed(session, wanted.limit(n), user_id, _until(service)) if n > 0 else []
 
 
-def release(session: Session, user_id: str, prediction_ids: Collection[str] | None) -> int:
-    """Give items back; how many there were."""
+def release(session: Session, user_id: str, prediction_ids: Collection[str] | None, *, skip: bool = False) -> int:
+    """Give items back; how many there were. What he skips comes to him again last."""
     mine = [ReviewItem.claimed_by == user_id, ReviewItem.state == "waiting"]
     if prediction_ids is not None:
         mine.append(ReviewItem.prediction_id.in_(prediction_ids))
     done: Any = session.execute(
-        update(ReviewItem).where(*mine).values(claimed_by=None, claimed_until=None),
+        update(ReviewItem)
+        .where(*mine)
+        .values({"claimed_by": None, "claimed_until": None} | ({"skipped_by": user_id} if skip else {})),
         execution_options={"synchronize_session": False},
     )
     return int(done.rowcount)
@@ -113,37 +184,8 @@ def products_of(session: Session, predictions: Collection[PredictionRow]) -> dic
     return found
 
 
-def _of_node(node_id: str | None) -> list[ColumnElement[bool]]:
-    return [] if node_id is None else [ReviewItem.node_id == node_id]
-
-
-def _in_order(items: Select[ReviewItem]) -> Select[ReviewItem]:
-    return items.order_by(ReviewItem.priority.desc(), ReviewItem.prediction_id.desc())
-
-
-def _take(session: Session, user_id: str, until: datetime, n: int, node_id: str | None) -> list[ReviewItem]:
-    """The next n items: some that were drawn, and the doubtful ones that may cost most."""
-    n_audit = sum(_DRAW.random() < AUDIT_PART for _ in range(n))
-    found: list[ReviewItem] = []
-    # Where there are not enough of one sort, the other fills up.
-    for audit, most in ((True, n_audit), (False, n), (True, n)):
-        left = min(most, n - len(found))
-        if left > 0:
-            found += _claimed(session, queue(node_id, audit=audit).limit(left), user_id, until)
-    _DRAW.shuffle(found)
-    return found
-
-
-def _claimed(session: Session, wanted: Select[ReviewItem], user_id: str, until: datetime) -> list[ReviewItem]:
-    items = list(session.scalars(wanted.with_for_update(skip_locked=True)))
-    for item in items:
-        item.claimed_by, item.claimed_until = user_id, until
-    session.flush()  # what is claimed is not free for the next query
-    return items
-
-
-def _alike(session: Session, service: Service, item: ReviewItem, most: int) -> list[str]:
-    """Predictions of the same input, and of products that look like this one."""
+def alike(session: Session, service: Service, item: ReviewItem, most: int) -> list[str]:
+    """Predictions of the same input, and of products that look like this one; claimed by others or not."""
     same = select(ReviewItem.prediction_id).where(
         ReviewItem.input_hash == item.input_hash, ReviewItem.state == "waiting"
     )
@@ -161,3 +203,46 @@ def _alike(session: Session, service: Service, item: ReviewItem, most: int) -> l
     saved = select(ProductRow.prediction_id).where(ProductRow.id.in_(ids), ProductRow.prediction_id.is_not(None))
     asked = select(PredictionRow.id).where(PredictionRow.product_id.in_(ids)).limit(most)
     return [*found, *(id_ for id_ in session.scalars(saved) if id_ is not None), *session.scalars(asked)]
+
+
+def _in_order(items: Select[ReviewItem]) -> Select[ReviewItem]:
+    return items.order_by(ReviewItem.priority.desc(), ReviewItem.prediction_id.desc())
+
+
+def _until(service: Service) -> datetime:
+    return now() + timedelta(seconds=service.settings.review_lease_s)
+
+
+def _room(session: Session, user_id: str, n: int) -> int:
+    """So many of n more items may somebody hold."""
+    held = session.scalar(select(func.count()).select_from(ReviewItem).where(held_by(user_id))) or 0
+    return min(n, MAX_ITEMS - held)
+
+
+def _take(session: Session, user_id: str, until: datetime, n: int, narrow: Narrow) -> list[ReviewItem]:
+    """The next n items: some that were drawn, and the doubtful ones that may cost most; last what he skipped."""
+    n_audit = sum(_DRAW.random() < AUDIT_PART for _ in range(n))
+    # Of his own, and so few that an index finds them at once.
+    skipped = session.scalars(
+        select(ReviewItem.prediction_id).where(ReviewItem.skipped_by == user_id).limit(_SKIPPED)
+    ).all()
+    others = or_(ReviewItem.skipped_by.is_(None), ReviewItem.skipped_by != user_id)
+    found: list[ReviewItem] = []
+    for last in (False, True) if skipped else (False,):
+        among = ReviewItem.prediction_id.in_(skipped) if last else others
+        # Where there are not enough of one sort, the other fills up.
+        for audit, most in ((True, n_audit), (False, n), (True, n)):
+            left = min(most, n - len(found))
+            if left > 0 and not (audit and narrow.tells):
+                wanted = queue(narrow, audit=audit).where(among)
+                found += _claimed(session, wanted.limit(left), user_id, until)
+    _DRAW.shuffle(found)
+    return found
+
+
+def _claimed(session: Session, wanted: Select[ReviewItem], user_id: str, until: datetime) -> list[ReviewItem]:
+    items = list(session.scalars(wanted.with_for_update(skip_locked=True)))
+    for item in items:
+        item.claimed_by, item.claimed_until = user_id, until
+    session.flush()  # what is claimed is not free for the next query
+    return items

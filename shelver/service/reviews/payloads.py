@@ -40,6 +40,17 @@ class ReviewedProduct(BaseModel):
     pictures: list[str] = Field(description="Hashes; /v1/pictures/{hash} has the bytes.")
 
 
+class AskedText(BaseModel):
+    """The texts that a prediction was asked for; long ones are cut. No picture is kept with them."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    title: str | None = Field(examples=["Folding deck chair, beech"])
+    description: str | None = Field(examples=["Seat and back of canvas."])
+    brand: str | None = Field(examples=["Ash & Co"])
+    category_hint: str | None = Field(description="The caller's own category.", examples=["garden"])
+
+
 class SuggestionOut(BaseModel):
     """A node that the model found likely."""
 
@@ -54,6 +65,9 @@ class ReviewItemOut(BaseModel):
     prediction_id: str
     at: datetime
     product: ReviewedProduct | None = Field(description="None where the service does not keep the product.")
+    asked: AskedText | None = Field(
+        description="What was asked, where the product is not kept; only of what was doubtful at once."
+    )
     product_id: str | None = Field(description="The caller's own id of the product.", examples=["sku-4711"])
     suggestions: list[SuggestionOut] = Field(description="The most likely first.")
     claimed_until: datetime | None = Field(description="When it goes back to the queue.")
@@ -90,6 +104,7 @@ class ReleaseIn(_Body):
     """What a reviewer gives back."""
 
     prediction_ids: Ids | None = Field(default=None, description="All that he has claimed where it is missing.")
+    skip: bool = Field(default=False, description="They come to the caller again when nothing else waits.")
 
 
 class Released(BaseModel):

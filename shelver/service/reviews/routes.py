@@ -24,6 +24,7 @@ from shelver.service.records.payloads import FeedbackIn
 from shelver.service.reviews import claims
 from shelver.service.reviews.payloads import (
     MAX_ITEMS,
+    AskedText,
     ClaimIn,
     DecidedItem,
     DecidedItems,
@@ -45,7 +46,7 @@ from shelver.service.reviews.waiting import REVIEWERS, suggestions_of
 from shelver.service.state import Service, ServiceDep
 from shelver.service.tables.declarative import now
 from shelver.service.tables.records import FeedbackRow, PredictionRow
-from shelver.service.tables.reviews import ReviewDecision, ReviewItem
+from shelver.service.tables.reviews import ReviewDecision, ReviewItem, ReviewText
 
 Reviewer = Annotated[Identity, allowed("reviewer", "admin")]
 _QUIET: Final = {"synchronize_session": False}
@@ -87,15 +88,18 @@ def claim_review_items(body: ClaimIn, service: ServiceDep, identity: Reviewer) -
 
     Fewer come where fewer wait, or where the caller would hold more than 200.
     """
-    found = claims.claim(service, _id(identity), body)
+    found = claims.claim(
+        service, _id(identity), body.n, alike=body.group == "alike", narrow=claims.of_node(body.node_id)
+    )
     with service.database.reading() as session:
         return _items(session, service, found)
 
 
 @router.post("/release", summary="Give claimed items back", responses=responses("invalid_input"))
 def release_review_items(body: ReleaseIn, session: SessionDep, identity: Reviewer) -> Released:
-    """Give items back to the queue; those that the caller has not claimed are left alone."""
-    return Released(n_released=claims.release(session, _id(identity), body.prediction_ids))
+    """Give items back to the queue; those that the caller has not claimed are left alone. With `skip` they come to
+    him again only when nothing else waits."""
+    return Released(n_released=claims.release(session, _id(identity), body.prediction_ids, skip=body.skip))
 
 
 @router.post("/decide", summary="Decide claimed items", responses=responses("invalid_input", "conflict"))
@@ -117,7 +121,7 @@ def decide_review_items(
             remedy="Send fewer, and each with one verdict.",
         )
     items = claims.claimed(session, _id(identity), ids)
-    predictions = _predictions(session, ids)
+    predictions = predictions_of(session, ids)
     before = _labels(session, identity, ids)
     found: dict[str, FeedbackRow] = {}
     problems: dict[str, ServiceError] = {}
@@ -140,7 +144,7 @@ def decide_review_items(
     if found:
         session.add(decision)
         session.flush()
-    others = _others(session, identity, list(found))
+    others = others_of(session, _id(identity), list(found))
     return DecidedItems(
         decision_id=decision.id if found else None,
         items=[
@@ -214,9 +218,16 @@ def _not_claimed(prediction_id: str) -> ServiceError:
     )
 
 
-def _predictions(session: Session, ids: Collection[str]) -> dict[str, PredictionRow]:
+def predictions_of(session: Session, ids: Collection[str]) -> dict[str, PredictionRow]:
+    """Predictions by their ids."""
     rows = session.scalars(select(PredictionRow).where(PredictionRow.id.in_(ids)))
     return {row.id: row for row in rows}
+
+
+def texts_of(session: Session, prediction_ids: Collection[str]) -> dict[str, ReviewText]:
+    """What was asked, by the prediction's id, where it was kept."""
+    rows = session.scalars(select(ReviewText).where(ReviewText.prediction_id.in_(prediction_ids)))
+    return {row.prediction_id: row for row in rows}
 
 
 def _labels(session: Session, identity: Identity, ids: Collection[str]) -> dict[str, str]:
@@ -226,12 +237,12 @@ def _labels(session: Session, identity: Identity, ids: Collection[str]) -> dict[
     return {row.prediction_id: row.id for row in rows}
 
 
-def _others(session: Session, identity: Identity, ids: Collection[str]) -> dict[str, list[FeedbackRow]]:
-    """What others say of the predictions now."""
+def others_of(session: Session, user_id: str, ids: Collection[str]) -> dict[str, list[FeedbackRow]]:
+    """What others than this reviewer say of the predictions now."""
     wanted = select(FeedbackRow).where(
         FeedbackRow.prediction_id.in_(ids),
         FeedbackRow.current_of.is_not(None),
-        FeedbackRow.user_id != identity.user_id,
+        FeedbackRow.user_id != user_id,
     )
     found: dict[str, list[FeedbackRow]] = {}
     for row in session.scalars(wanted.order_by(FeedbackRow.at, FeedbackRow.id)):
@@ -279,9 +290,10 @@ def _reopen(session: Session, identity: Identity, ids: Sequence[str], until: dat
 
 
 def _items(session: Session, service: Service, items: Sequence[ReviewItem]) -> ReviewItems:
-    predictions = _predictions(session, [item.prediction_id for item in items])
+    predictions = predictions_of(session, [item.prediction_id for item in items])
     products = claims.products_of(session, predictions.values())
     pictures = pictures_of(session, [product.id for product in products.values()])
+    texts = texts_of(session, [id_ for id_ in predictions if id_ not in products])
     tree = service.models.current().taxonomy
     shown = []
     for item in items:
@@ -309,6 +321,7 @@ def _items(session: Session, service: Service, items: Sequence[ReviewItem]) -> R
                     attributes=product.attributes,
                     pictures=pictures.get(product.id, []),
                 ),
+                asked=None if (text := texts.get(prediction.id)) is None else AskedText.model_validate(text),
                 product_id=prediction.product_id,
                 suggestions=suggested,
                 claimed_until=item.claimed_until,

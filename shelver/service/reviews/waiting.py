@@ -9,6 +9,10 @@
 What the public asks waits for nobody. First come those that may cost most: the chance that the answer is wrong
 times the value of the category, where the policy gives categories one. A prediction that a reviewer has judged
 does not wait.
+
+The log has a hash of what was asked. With what is doubtful at once the texts are kept, until the prediction goes
+or its user: a reviewer needs them. The picture is not: it would cost each such answer a file, for somebody who has
+not saved a product yet; those of products are kept with these.
 """
 
 from __future__ import annotations
@@ -18,7 +22,7 @@ import math
 import random
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import structlog
@@ -27,11 +31,12 @@ from sqlalchemy.exc import DataError, IntegrityError
 from sqlalchemy.orm import Session
 
 from shelver.decide import Policy
+from shelver.product import Product
 from shelver.service.problems import ServiceError
 from shelver.service.records.entries import Entry
 from shelver.service.tables.declarative import now
 from shelver.service.tables.records import NAME_CHARS, FeedbackRow, PredictionRow
-from shelver.service.tables.reviews import ReviewItem
+from shelver.service.tables.reviews import ReviewItem, ReviewText
 
 if TYPE_CHECKING:
     from shelver.service.models.champion import Loaded
@@ -39,6 +44,9 @@ if TYPE_CHECKING:
 Reason = Literal["review", "abstained", "outside", "unsure", "rejected", "audit"]
 REVIEWERS: Final = ("reviewer", "admin")
 """Roles whose judgement is a reviewer's label."""
+TITLE_CHARS: Final = 1000
+DESCRIPTION_CHARS: Final = 4000
+"""So much of a text is kept for the reviewer."""
 _DRAW: Final = random.SystemRandom()
 log = structlog.get_logger("shelver.service")
 
@@ -64,18 +72,33 @@ class Waiting:
     current: Callable[[], Loaded]
     below: float
 
+    def with_texts(self, entry: Entry, product: Product, hint: str | None) -> Entry:
+        """The entry with what was asked, where it is going to wait; as it is where it is not."""
+        if self._doubt(entry, known=entry.product_id is not None) is None:
+            return entry
+        texts = {
+            "title": _cut(product.title, TITLE_CHARS),
+            "description": _cut(product.description, DESCRIPTION_CHARS),
+            "brand": _cut(product.brand, TITLE_CHARS),
+            "category_hint": _cut(hint, TITLE_CHARS),
+        }
+        return replace(entry, asked=json.dumps({name: text for name, text in texts.items() if text is not None}))
+
     def add(self, session: Session, entries: Sequence[Entry]) -> None:
         """Add those of some new predictions that are doubtful, in the transaction that writes them."""
-        rows = [
-            self._row(entry, reason)
-            for entry in entries
-            if (reason := self._doubt(entry, known=entry.product_id is not None)) is not None
-        ]
+        rows, texts = [], []
+        for entry in entries:
+            reason = self._doubt(entry, known=entry.product_id is not None)
+            if reason is not None:
+                rows.append(self._row(entry, reason))
+                texts += _texts_of(entry)
         if not rows:
             return
         try:
             with session.begin_nested():
                 session.execute(insert(ReviewItem), rows)
+                if texts:
+                    session.execute(insert(ReviewText), texts)
         except (DataError, IntegrityError):  # the log must not suffer
             log.exception(
                 "predictions that should wait for a reviewer", ids=[row["prediction_id"] for row in rows]
@@ -94,7 +117,7 @@ class Waiting:
             session.execute(
                 update(ReviewItem)
                 .where(ReviewItem.prediction_id == prediction.id)
-                .values(state="decided", claimed_by=None, claimed_until=None),
+                .values(state="decided", claimed_by=None, claimed_until=None, skipped_by=None),
                 execution_options={"synchronize_session": False},
             )
         elif judgement.audit:
@@ -144,6 +167,7 @@ class Waiting:
             "priority": min(max(priority, 0.0), 1.0) if math.isfinite(priority) else 1.0,
             "state": "waiting",
             "created_at": now(),
+            "confidence": suggested[0].confidence if suggested else None,
         }
 
     def _policies(self) -> Mapping[str, Policy]:
@@ -180,9 +204,25 @@ def suggestions_of(said: Entry | PredictionRow) -> list[Suggestion]:
     return found
 
 
+def _texts_of(entry: Entry) -> list[dict[str, Any]]:
+    """The row of what was asked, if it was kept."""
+    if entry.asked is None:
+        return []
+    asked = json.loads(entry.asked)
+    row = {name: asked.get(name) for name in ("title", "description", "brand", "category_hint")}
+    return [{"prediction_id": entry.id, "user_id": entry.user_id, **row}]
+
+
+def _cut(text: str | None, n_chars: int) -> str | None:
+    """The beginning of a text, as every database takes it; None where there is none."""
+    if not text:
+        return None
+    return text[:n_chars].encode("utf-8", "replace").decode().replace("\x00", "")
+
+
 def stored_text(text: str) -> str:
     """A name as every database takes it."""
-    return text[:NAME_CHARS].encode("utf-8", "replace").decode().replace("\x00", "")
+    return _cut(text, NAME_CHARS) or ""
 
 
 def worth(policy: Policy | None, node_id: str | None) -> float:

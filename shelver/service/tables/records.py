@@ -14,11 +14,16 @@ from shelver.service.tables.declarative import Base, WithId, now
 ID_CHARS: Final = 32
 NAME_CHARS: Final = 255
 """Ids of products and nodes, names of policies. Three such columns still fit into an index of MariaDB."""
+FEED_ID_CHARS: Final = 500
+"""Of what a seller calls a product himself: as much as a feed may say."""
 WORD_CHARS: Final = 64
 """Versions, outcomes and other words of ours."""
 
 # MariaDB would compare without regard to case and accents, and cut a TEXT at 64 KiB.
 _EXACT: Final = String(NAME_CHARS).with_variant(VARCHAR(NAME_CHARS, collation="utf8mb4_bin"), "mysql", "mariadb")
+_EXACT_FEED_ID: Final = String(FEED_ID_CHARS).with_variant(
+    VARCHAR(FEED_ID_CHARS, collation="utf8mb4_bin"), "mysql", "mariadb"
+)
 _LONG: Final = Text().with_variant(MEDIUMTEXT(), "mysql", "mariadb")
 
 
@@ -67,6 +72,7 @@ class PictureRow(Base):
 class ProductRow(WithId, Base):
     """A seller's product.
 
+    `seller_product_id` is what he calls it himself, in his feeds; he has no two that are called the same.
     `node_id` is the category that he chose, in the tree `taxonomy_version`; `prediction_id` is the proposal that
     he chose it from; `version` counts the changes; `search_key` is what the search looks at.
     """
@@ -74,6 +80,7 @@ class ProductRow(WithId, Base):
     __tablename__ = "products"
 
     owner_id: Mapped[str] = mapped_column(ForeignKey("users.id"))
+    seller_product_id: Mapped[str | None] = mapped_column(_EXACT_FEED_ID)
     title: Mapped[str | None] = mapped_column(Text)
     description: Mapped[str | None] = mapped_column(_LONG)
     brand: Mapped[str | None] = mapped_column(Text)
@@ -90,6 +97,7 @@ class ProductRow(WithId, Base):
         Index(None, "owner_id", "created_at", "id"),
         Index(None, "created_at", "id"),
         Index(None, "node_id", "created_at", "id"),
+        Index(None, "owner_id", "seller_product_id", unique=True),  # NULL is not the same as NULL
     )
 
 
