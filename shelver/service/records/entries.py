@@ -39,6 +39,7 @@ class Entry:
         model_version, taxonomy_version: what answered.
         modality: "text", "image" or "both"; None where there was nothing to answer from.
         latency_ms: from the request's arrival to its answer.
+        asked: the texts of the product, as JSON, where they are kept for a reviewer; the log itself has none.
     """
 
     id: str
@@ -55,6 +56,7 @@ class Entry:
     taxonomy_version: str
     modality: str | None
     latency_ms: float
+    asked: str | None = None
 
 
 _FIELDS: Final = tuple(field.name for field in fields(Entry))

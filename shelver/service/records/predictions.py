@@ -168,26 +168,28 @@ def _wanted(filters: Filters, identity: Identity) -> Select[PredictionRow]:
 
 def _csv_lines(service: Service, wanted: Select[PredictionRow]) -> Iterator[str]:
     """Page after page, each read in a moment: a slow reader holds no transaction open."""
-    yield _csv_of([[*_EXPORTED]])
+    yield csv_of([[*_EXPORTED]])
     place: Place | None = None
     while True:
         page = newest_first(wanted, PredictionRow.at, PredictionRow.id, place).limit(_EXPORTED_AT_ONCE)
         with service.database.reading() as session:
             rows = session.scalars(page).all()
         if rows:
-            yield _csv_of([[_cell(getattr(row, name)) for name in _EXPORTED] for row in rows])
+            yield csv_of([[cell_of(getattr(row, name)) for name in _EXPORTED] for row in rows])
         if len(rows) < _EXPORTED_AT_ONCE:
             return
         place = Place(rows[-1].at, rows[-1].id)
 
 
-def _csv_of(rows: list[list[str]]) -> str:
+def csv_of(rows: list[list[str]]) -> str:
+    """Lines of a CSV file."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\r\n").writerows(rows)
     return text.getvalue()
 
 
-def _cell(value: object) -> str:
+def cell_of(value: object) -> str:
+    """A value as a cell that no spreadsheet takes for a formula."""
     if isinstance(value, datetime):
         return value.isoformat()
     if isinstance(value, str):

@@ -19,7 +19,9 @@ Intervals are at 95 %: of shares exact (Clopper and Pearson), of both F1 from 20
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Annotated, Any, Final
 
@@ -30,14 +32,13 @@ from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import case, exists, func, or_, select
 from sqlalchemy.orm import Session
 
-from shelver.calibrate.binomial import interval
-from shelver.metrics import hierarchical, weighted_f1
 from shelver.service.accounts.identity import allowed
 from shelver.service.db import SessionDep
 from shelver.service.paging import Moment
 from shelver.service.problems import ServiceError, responses
 from shelver.service.products.pictures import SEES_ALL
-from shelver.service.records.payloads import By, Figure, QualityFigures, QualityOut
+from shelver.service.records.intervals import f1_figures, shares
+from shelver.service.records.payloads import By, QualityFigures, QualityOut
 from shelver.service.state import ServiceDep
 from shelver.service.tables.records import FeedbackRow, PredictionRow, ProductRow
 from shelver.taxonomy import Taxonomy
@@ -47,9 +48,6 @@ MAX_LABELS: Final = 20_000
 MAX_SLICES: Final = 100
 MAX_RANGE: Final = timedelta(days=366)
 _RECENT: Final = timedelta(days=30)
-_RESAMPLES: Final = 200
-_LEAST: Final = 20
-"""Fewer labels than this carry no interval of an F1."""
 router = APIRouter(tags=["feedback"])
 
 
@@ -102,13 +100,16 @@ def read_quality(
             of.setdefault(name, [])
     largest = sorted(of, key=lambda name: (-len(of[name]), -adopted.get(name, (0, 0))[1], name))[:MAX_SLICES]
     n_adopted, n_decided = (sum(counts) for counts in zip((0, 0), *adopted.values(), strict=True))
+    counted = [_counted(judged, (n_adopted, n_decided), tree, drawn)]
+    counted += [_counted(of[name], adopted.get(name, (0, 0)), tree, drawn) for name in largest]
+    overall, *figures = _figures(counted, tree)
     return QualityOut(
         start=start,
         end=end,
         taxonomy_version=tree.version,
-        overall=_figures(judged, (n_adopted, n_decided), tree, drawn),
+        overall=overall,
         by=filters.by,
-        slices={name: _figures(of[name], adopted.get(name, (0, 0)), tree, drawn) for name in largest},
+        slices=dict(zip(largest, figures, strict=True)),
         n_outside_tree=sum(_is_lost(row, tree) for row in labels_of(judged)),
         complete=complete,
     )
@@ -143,13 +144,29 @@ def _drawn(session: Session, start: datetime, end: datetime) -> frozenset[str]:
     return frozenset(session.scalars(marked))
 
 
-def _figures(
+@dataclass(frozen=True)
+class _Counted:
+    """What the figures of some judgements are made of.
+
+    Attributes:
+        shares: by name, how many of how many.
+        truth, predicted: nodes of the labels that name one of the current tree, shape (N,); -1 is no node.
+        by_action: labels, by what they say.
+    """
+
+    shares: dict[str, tuple[int, int]]
+    truth: NDArray[np.int64]
+    predicted: NDArray[np.int64]
+    by_action: Counter[str]
+
+
+def _counted(
     judged: Sequence[FeedbackRow], adopted: tuple[int, int], tree: Taxonomy, drawn: frozenset[str]
-) -> QualityFigures:
+) -> _Counted:
     labels = labels_of(judged)
     decided = [row for row in judged if row.node_before is not None]
     audited = [row for row in labels if row.prediction_id in drawn and row.role in SEES_ALL]
-    n_accepted = sum(row.action == "accept" for row in labels)
+    by_action = Counter(row.action for row in labels)
     pairs = [
         (tree.index(row.node_after), -1 if before is None else before)
         for row in labels
@@ -157,44 +174,31 @@ def _figures(
         for before in [None if row.node_before is None else tree.find(row.node_before)]
     ]
     truth, predicted = np.array(pairs, np.int64).reshape(-1, 2).T
-    return QualityFigures(
-        accuracy=_share(n_accepted, len(labels)),
-        weighted_f1=_resampled(weighted_f1, truth, predicted),
-        hierarchical_f1=_resampled(lambda t, p: hierarchical(tree, t, p).f1, truth, predicted),
-        acceptance=_share(sum(row.action == "accept" for row in decided), len(decided)),
-        audited_accuracy=_share(sum(row.action == "accept" for row in audited), len(audited)),
-        adoption=_share(*adopted),
-        n_accepted=n_accepted,
-        n_corrected=sum(row.action == "correct" for row in labels),
-        n_rejected=sum(row.action == "reject" for row in labels),
-    )
+    shares = {
+        "accuracy": (by_action["accept"], len(labels)),
+        "acceptance": (sum(row.action == "accept" for row in decided), len(decided)),
+        "audited_accuracy": (sum(row.action == "accept" for row in audited), len(audited)),
+        "adoption": adopted,
+    }
+    return _Counted(shares, truth, predicted, by_action)
 
 
-def _share(k: int, n: int) -> Figure | None:
-    if not n:
-        return None
-    low, high = interval(k, n)
-    return Figure(value=k / n, low=float(low), high=float(high), n=n)
-
-
-def _resampled(
-    score: Callable[[NDArray[np.int64], NDArray[np.int64]], float],
-    truth: NDArray[np.int64],
-    predicted: NDArray[np.int64],
-) -> Figure | None:
-    n = len(truth)
-    if not n:
-        return None
-    value = score(truth, predicted)
-    if n < _LEAST:
-        return Figure(value=value, low=None, high=None, n=n)
-    rng = np.random.default_rng(n)  # the same labels give the same interval
-    scores = [score(truth[rows], predicted[rows]) for rows in rng.integers(n, size=(_RESAMPLES, n))]
-    low, high = np.quantile(scores, [0.025, 0.975])
-    if low == high:  # all right, or all wrong: resampling knows nothing else, but the share's interval does
-        exact_low, exact_high = interval(int((truth == predicted).sum()), n)
-        low, high = min(low, exact_low), max(high, exact_high)
-    return Figure(value=value, low=float(low), high=float(high), n=n)
+def _figures(counted: Sequence[_Counted], tree: Taxonomy) -> list[QualityFigures]:
+    known = shares(one for part in counted for one in part.shares.values())
+    found = []
+    for part in counted:
+        weighted, by_path = f1_figures(tree, part.truth, part.predicted)
+        found.append(
+            QualityFigures(
+                **{name: known[one] for name, one in part.shares.items()},
+                weighted_f1=weighted,
+                hierarchical_f1=by_path,
+                n_accepted=part.by_action["accept"],
+                n_corrected=part.by_action["correct"],
+                n_rejected=part.by_action["reject"],
+            )
+        )
+    return found
 
 
 def _adopted(
