@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from fastapi.testclient import TestClient
 
-from shelver.service.models.taxonomy import Search, words_of
+from shelver.service.models import search
+from shelver.service.models.search import NAMES, Search, search_of, words_of
 from shelver.service.state import Service
-from shelver.taxonomy import Taxonomy
+from shelver.taxonomy import Taxonomy, read_taxonomy
 
 As = Callable[..., TestClient]
 WORDS = ["chair", "chairs", "charcoal", "bar", "barn", "Möbel", "mobile", "été", "Straße", "lamp", "toy", "car"]
@@ -96,3 +99,53 @@ def test_search_does_not_mind_case_accents_and_order() -> None:
     assert search("", 5) == []
     assert search("zebra", 5) == []
     assert search("a " * 5000, 5) == []
+
+
+def test_a_word_is_found_inside_of_others_and_with_one_letter_wrong() -> None:
+    tree = Taxonomy.from_paths([("Garden", "Gartenstühle"), ("Furniture", "Chairs"), ("家具", "办公椅子")])
+    search = Search(tree)
+
+    def names(query: str) -> list[str]:
+        return [tree.names[k] for k in search(query, 5)]
+
+    assert names("stuhl") == ["Gartenstühle"]
+    assert names("椅") == ["办公椅子"]
+    for wrong in ("chiars", "chars", "chhairs", "cheirs", "chaisr", "furnitrue chairs"):
+        assert names(wrong) == ["Chairs"], wrong
+    assert names("chxyrs") == names("cha1rz2") == names("xq") == []
+
+
+def test_the_search_is_ready_before_anybody_searches(service: Service) -> None:
+    tree, names = service.models.current().taxonomy, service.settings.data / NAMES
+    give_up = time.monotonic() + 10
+    while (tree.version, names) not in search._searches and time.monotonic() < give_up:
+        time.sleep(0.05)
+    ready = search._searches.get((tree.version, names))
+    assert ready is not None, "made by a thread of the service, not by a request"
+    assert search_of(tree, names) is ready
+
+
+def test_who_searches_while_the_search_is_made_waits_for_it(tmp_path: Path) -> None:
+    tree = Taxonomy.from_paths([(f"shelf {i}", f"box {i}") for i in range(2000)])
+    making = search.warm(tree, tmp_path)
+    found = search_of(tree, tmp_path)
+    making.join(10)
+    assert search_of(tree, tmp_path) is found
+
+
+def test_names_of_another_language_are_found_too(tmp_path: Path, as_role: As, service: Service) -> None:
+    english = tmp_path / "en.txt"
+    english.write_text("1 - Furniture\n2 - Furniture > Chairs\n3 - Toys\n", encoding="utf-8")
+    names = tmp_path / "names"
+    names.mkdir()
+    (names / "fr.txt").write_text("1 - Meubles\n2 - Meubles > Chaises\n", encoding="utf-8")
+    (names / "broken.txt").write_text("no names at all", encoding="utf-8")
+    tree = read_taxonomy(english)
+    search = search_of(tree, names)
+    (chairs,) = search("chaise", 5)
+    assert tree.names[chairs] == "Chairs"
+    assert search("meubles chairs", 5) == [chairs]
+    assert search.also(chairs, "chaise meub") == ["Meubles", "Chaises"]
+    assert search.also(chairs, "chairs") is None
+    found = as_role("seller").get("/v1/taxonomy/search", params={"q": "chairs"}).json()["nodes"]
+    assert {node["also"] for node in found} == {None}

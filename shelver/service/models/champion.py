@@ -29,6 +29,7 @@ from shelver.registry import read_manifest
 from shelver.service.db import Database
 from shelver.service.models.loaded import Loaded
 from shelver.service.models.preload import Preloader
+from shelver.service.models.search import NAMES, warm
 from shelver.service.problems import ServiceError
 from shelver.service.storage import open_store
 from shelver.service.tables.models import StoredPolicy
@@ -307,6 +308,8 @@ class Models:
                 stamp, tried = found, time.monotonic()
                 self._try_to_catch_up()
                 self._ahead.look()
+                if self._current is not None:  # no matter which server promoted it
+                    warm(self._current.taxonomy, self.imports.parent / NAMES)
             self.policies_changed()
 
 

@@ -134,8 +134,17 @@ class NodeSearch(BaseModel):
     n: int = Field(default=20, ge=1, le=100, description="At most so many.")
 
 
+class FoundNode(TreeNode):
+    """A node that a search found."""
+
+    also: list[str] | None = Field(
+        description="Its path in the language that was searched in, where that is not the tree's own.",
+        examples=[["Vêtements et accessoires", "Vêtements"]],
+    )
+
+
 class FoundNodes(BaseModel):
     """Nodes that a search found, the best first."""
 
     taxonomy_version: str = Field(examples=["8f8c3ceda1ab8ca8"])
-    nodes: list[TreeNode]
+    nodes: list[FoundNode]

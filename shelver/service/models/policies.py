@@ -15,6 +15,8 @@ from shelver.service.audit import audit
 from shelver.service.db import SessionDep, after_commit
 from shelver.service.models.champion import Loaded
 from shelver.service.models.payloads import PoliciesOut, PolicyOut
+from shelver.service.models.preview import previewed
+from shelver.service.models.preview_payloads import PreviewIn, PreviewOut
 from shelver.service.problems import not_found, responses
 from shelver.service.state import ServiceDep
 from shelver.service.tables.models import StoredPolicy
@@ -34,6 +36,23 @@ def list_policies(service: ServiceDep, session: SessionDep) -> PoliciesOut:
     names = sorted({*loaded.policies, *stored})
     found = [shown for name in names if (shown := _shown(name, loaded, stored.get(name))) is not None]
     return PoliciesOut(policies=found, model_version=loaded.model_version)
+
+
+@router.post(
+    "/preview",
+    dependencies=[allowed("reviewer", "admin")],
+    summary="Try a policy",
+    responses=responses("invalid_input", "not_found"),
+)
+def preview_policy(body: PreviewIn, service: ServiceDep, session: SessionDep) -> PreviewOut:
+    """What a policy would do, before it is saved; nothing changes.
+
+    With `precision`, the loosest threshold that keeps it, tested on labelled products as `shelver policy fit`
+    does, or, where these are too few, the one that just reaches it on them; and whether it can be promised, or why
+    not. With it: coverage and precision now and then, the curve, and the recent predictions that would be decided
+    otherwise.
+    """
+    return previewed(session, service.models.current(), service.previews, body)
 
 
 @router.get("/{name}", dependencies=READERS, summary="Read a policy", responses=responses("not_found"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Final
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Query
 from fastapi.responses import FileResponse
 
 from shelver.errors import InputError
@@ -13,13 +13,20 @@ from shelver.library import Aliases, ModelStore, Registered
 from shelver.service.accounts.identity import Identity, allowed
 from shelver.service.audit import audit
 from shelver.service.models.champion import Loaded, Models, open_models
-from shelver.service.models.payloads import ChangedOut, ModelOut, ModelsOut, RegisterIn
+from shelver.service.models.changes import ModelChanges, changes_between
+from shelver.service.models.facts import PAGE, REPORT, ModelFacts, facts_of
+from shelver.service.models.payloads import VERSION, ChangedOut, ModelOut, ModelsOut, RegisterIn
 from shelver.service.problems import ServiceError, not_found, responses
 from shelver.service.state import Service, ServiceDep
 
 __all__ = ["Loaded", "Models", "open_models", "router"]
 
-REPORT: Final = "report/report.json"
+UNTRUSTED: Final = {
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; img-src data:; sandbox",
+}
+"""With a page that came from somebody: it may look as it likes, and do nothing."""
 router = APIRouter(prefix="/v1/models", tags=["models"])
 READERS: Final = [allowed("seller", "reviewer", "admin", "service")]
 Admin = Annotated[Identity, allowed("admin")]
@@ -56,6 +63,52 @@ def read_report(version: str, service: ServiceDep) -> FileResponse:
     if not path.is_file():
         raise not_found(f"report of model {version}")
     return FileResponse(path, media_type="application/json")
+
+
+@router.get(
+    "/{version}/report.html",
+    dependencies=READERS,
+    summary="Read a model's report as a page",
+    response_class=FileResponse,
+    responses={
+        200: {"content": {"text/html": {"schema": {"type": "string"}, "example": "<!doctype html>"}}},
+        **responses("not_found"),
+    },
+)
+def read_report_page(version: str, service: ServiceDep) -> FileResponse:
+    """The report.html that came with the model: a page without scripts, shown as one of nobody's."""
+    store = service.models.store
+    path = store.folder_of(_found(store, version).model_version) / PAGE
+    if not path.is_file():
+        raise not_found(f"report page of model {version}")
+    return FileResponse(path, media_type="text/html; charset=utf-8", headers=UNTRUSTED)
+
+
+@router.get("/{version}/facts", dependencies=READERS, summary="What a model is", responses=responses("not_found"))
+def read_facts(version: str, service: ServiceDep) -> ModelFacts:
+    """Encoders, data, settings, figures and learning curves of a model, as far as its folder tells them."""
+    store = service.models.store
+    return facts_of(store, _found(store, version).model_version)
+
+
+@router.get(
+    "/{version}/changes",
+    dependencies=READERS,
+    summary="What changed between two models",
+    responses=responses("not_found"),
+)
+def read_changes(
+    version: str,
+    service: ServiceDep,
+    base: Annotated[
+        str | None,
+        Query(max_length=80, description="The other one; without it, the champion.", examples=[VERSION]),
+    ] = None,
+) -> ModelChanges:
+    """What is different from the base to this model: settings, encoders, data, tree, and figures."""
+    store = service.models.store
+    other = base or service.models.current().model_version
+    return changes_between(store, _found(store, other).model_version, _found(store, version).model_version)
 
 
 @router.post(
@@ -102,6 +155,20 @@ def promote_model(version: str, service: ServiceDep, identity: Admin) -> Changed
 def roll_back(service: ServiceDep, identity: Admin) -> ChangedOut:
     """Let the previous model answer again; the champion becomes the previous one. Policies of the service that do
     not fit it do not keep it from answering; they are listed."""
+    return roll_back_to(None, service, identity)
+
+
+def roll_back_to(version: str | None, service: Service, identity: Identity) -> ChangedOut:
+    """Let the previous model answer again.
+
+    Args:
+        version: which one that has to be; None for whichever it is.
+        service: whose champion it becomes.
+        identity: who wants it.
+
+    Raises:
+        ServiceError: there is no previous model, or another one.
+    """
     models = service.models
     aliases = models.store.aliases()
     if aliases.previous is None:
@@ -110,6 +177,13 @@ def roll_back(service: ServiceDep, identity: Admin) -> ChangedOut:
             "no model answered before the champion",
             allowed="a roll back after a promotion",
             remedy="Promote a registered model instead.",
+        )
+    if version not in (None, aliases.previous):
+        raise ServiceError(
+            "conflict",
+            "a roll back to a model that is not the previous one" if version else "a roll back to no model",
+            allowed=f"the previous model, which is {aliases.previous}",
+            remedy="Look at the models: somebody may have changed the champion since. Then try again.",
         )
     loaded = models.prepare(aliases.previous)
     _note(service, identity, "model.rollback", aliases.previous, {"before": aliases.champion})
