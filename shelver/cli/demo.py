@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -17,6 +17,9 @@ from shelver.cli.catalogs import (
     read_tree,
 )
 from shelver.cli.models import report_text, require_training
+
+if TYPE_CHECKING:
+    from shelver.cli.demo_service import Made
 
 
 def generate(
@@ -46,21 +49,63 @@ def generate(
 
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for feed, catalog, model and report.")] = Path("demo"),
-    products: Annotated[int, typer.Option(min=500, help="How many products to make.")] = 6_000,
-    seed: Annotated[int, typer.Option(min=0, help="Another seed is another shop's stock.")] = 0,
+    products: Annotated[
+        int | None, typer.Option(min=500, help="How many products to make; 6,000 without it.")
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Another seed is another shop's stock; 0 without it.")
+    ] = None,
+    serve: Annotated[
+        bool,
+        typer.Option(
+            "--serve",
+            help="Then serve the web pages on it, with some weeks of work; a demo that is there is used.",
+        ),
+    ] = False,
+    host: Annotated[
+        str | None, typer.Option(help="With --serve: address to listen at; 127.0.0.1 without it.")
+    ] = None,
+    port: Annotated[
+        int | None, typer.Option(help="With --serve: port to listen at; 8000 without it.", min=1, max=65535)
+    ] = None,
+    new_passwords: Annotated[
+        bool, typer.Option("--new-passwords", help="With --serve: give the people of the demo new passwords.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Make a shop's catalog, learn its shelves, and show how good the model is and what it answers."""
+    """Make a shop's catalog, learn its shelves, and show how good the model is and what it answers.
+
+    With --serve the whole service runs on it until Ctrl-C, in the folder of --out: pages, API and a worker.
+    """
+    from shelver.cli import demo_service
+    from shelver.folders import refuse_file, writing_alone
+
+    settings = demo_service.ready_to_serve(out, host, port) if serve else None
+    refuse_file(out)
+    made = demo_service.made(out)
+    demo_service.refuse_others(out)
+    out.mkdir(parents=True, exist_ok=True)
+    with writing_alone(out):
+        if settings is None or made is None:
+            made = demo_service.Made(products=products or 6_000, seed=seed or 0)
+            _make(out, made, as_json=as_json)
+        else:
+            demo_service.refuse_another(out, made, products, seed)
+        if settings is not None:
+            demo_service.serve(out, made, settings, new_passwords=new_passwords, as_json=as_json)
+
+
+def _make(out: Path, wanted: Made, *, as_json: bool) -> None:
+    """The demo itself, in place of what is in the folder."""
     require_training()
     import shutil
     import time
 
     from shelver.catalog.ingest import ingest
     from shelver.catalog.store import Catalog
+    from shelver.cli import demo_service
     from shelver.datasets.generated import messy_listings, write_demo
-    from shelver.errors import InputError
     from shelver.evaluate import evaluate
-    from shelver.folders import refuse_file
     from shelver.pipeline import Classifier
     from shelver.report import publish
     from shelver.settings import read_settings
@@ -68,17 +113,8 @@ def demo(
     from shelver.train.run import train
 
     started = time.monotonic()
-    refuse_file(out)
-    mark = out / ".shelver-demo"
-    if out.exists() and any(out.iterdir()) and not mark.is_file():
-        raise InputError(
-            f"{out} holds something that is not a demo",
-            allowed="a new or empty folder, or that of an earlier demo, which is then replaced",
-            remedy="Name another --out.",
-        )
-    shutil.rmtree(out, ignore_errors=True)
-    out.mkdir(parents=True)
-    mark.touch()
+    products, seed = wanted.products, wanted.seed
+    demo_service.empty(out)
 
     say.progress(f"1/4 making {products:,} products: texts in English and French, drawn pictures, seller noise")
     feed = write_demo(out / "feed", n_products=products, seed=seed)
@@ -98,6 +134,7 @@ def demo(
     say.progress("4/4 evaluating the exported model on products that it never saw")
     report = evaluate(out / "model", catalog, say=_indented, threads=settings.threads)
     publish(report, model=out / "model", catalog=catalog, out=out / "report", say=_indented)
+    shutil.copytree(out / "report", out / "model" / "report", dirs_exist_ok=True)  # a service shows it
 
     listings = messy_listings()
     classifier = Classifier.open(out / "model", threads=settings.threads)
@@ -132,11 +169,13 @@ def demo(
         f"{products:,} products from feed to report in {seconds:.0f} s. The model folder is {out / 'model'},",
         f"how good it is stands in {out / 'report' / 'report.html'}.",
         "Next:",
+        f"  shelver demo --serve --out {out}        # the web pages, with people, listings and some weeks of work",
         f'  shelver predict {out / "model"} --title "Blue cotton cushion cover, 40 x 40"',
         f"  shelver predict {out / 'model'} {feed} --out {out / 'predictions.csv'}",
         f"  shelver describe {out / 'catalog'}",
         "  shelver ingest YOUR_FEED.csv --out catalogs/mine        # then train, evaluate and predict on your own",
     ]
+    demo_service.note(out, wanted)
     say.result(record, "\n".join(lines), as_json=as_json)
 
 
