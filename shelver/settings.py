@@ -81,7 +81,7 @@ class ServiceSettings(_Sources):
         sign_ins_per_minute: from one address.
         openid_issuer: the issuer of OpenID Connect that signs people in; none by default.
         openid_client_id, openid_client_secret: of this service, at the issuer.
-        openid_redirect: address of /v1/openid/callback as browsers see it, or of a page that hands on its query.
+        openid_redirect: address of /sign-in/openid or /v1/openid/callback as browsers see it; either will do.
         openid_role_claim, openid_roles: the claim of an ID token that names groups, and the role of each.
         openid_domains: only people with a verified e-mail address in one of these domains; all where it is empty.
         mail_hook: address that delivers the mail of whoever forgot his password.
@@ -95,6 +95,7 @@ class ServiceSettings(_Sources):
         review_lease_s: how long what a reviewer has claimed is his.
         similar_products: so many products are held in memory to find those that look alike; 0 finds none.
         similar_across_sellers: whether sellers see titles and categories of others' products that look alike.
+        examples: catalog, in the folder `catalogs` of `data`, that products to try come from; none by default.
         picture_fetches: pictures that are fetched from their addresses at a time; 0 fetches none.
         picture_networks: networks that pictures may be fetched from, at any port, beside public addresses.
         body_max_bytes: largest request that is read.
@@ -150,6 +151,7 @@ class ServiceSettings(_Sources):
     review_lease_s: int = Field(default=600, ge=1)
     similar_products: int = Field(default=200_000, ge=0)
     similar_across_sellers: bool = False
+    examples: str | None = Field(default=None, pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}$")
     picture_fetches: int = Field(default=32, ge=0)
     picture_networks: tuple[IPv4Network | IPv6Network, ...] = ()
     body_max_bytes: int = Field(default=32 * 2**20, ge=1024)

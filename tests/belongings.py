@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import io
 import re
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
@@ -60,23 +61,32 @@ def _job(owner: TestClient, found: Things) -> str:
     return job_id
 
 
+def _user(admin: TestClient) -> str:
+    """One who calls nothing himself: he is disabled and signed out."""
+    body = {"email": f"{uuid.uuid4().hex}@example.org", "name": "Rob", "role": "reviewer"}
+    return str(_made(admin.post("/v1/users", json=body))["user_id"])
+
+
 OWN: Final[Mapping[str, Callable[[TestClient, Things], str]]] = {
     "products/{product_id}": _product,
     "predictions/{prediction_id}": _prediction,
     "pictures/{hash}": _picture,
     "uploads/{upload_id}": _upload,
     "jobs/{job_id}": _job,
+    "log/{prediction_id}": lambda owner, found: thing("predictions/{prediction_id}", owner, found),
+    "listings/{product_id}": lambda owner, found: thing("products/{product_id}", owner, found),
 }
 """Makes one that belongs to the caller; what it needs comes from, and goes to, what was made before."""
 SHARED: Final[Mapping[str, Callable[[TestClient], str]]] = {
-    "users/{user_id}": lambda admin: str(_made(admin.get("/v1/users?role=reviewer"))["items"][0]["id"]),
+    "users/{user_id}": _user,
     "keys/{key_id}": lambda admin: str(_made(admin.post("/v1/keys", json={"name": "nightly sync"}))["id"]),
     "models/{version}": lambda admin: str(_made(admin.get("/v1/models"))["models"][0]["model_version"]),
     "nodes/{node_id}": lambda admin: str(_made(admin.get("/v1/taxonomy"))["roots"][0]["node_id"]),
     "policies/{name}": lambda admin: str(_made(admin.get("/v1/policies"))["policies"][0]["name"]),
     "files/{name}": lambda admin: _JOB_FILE,
+    "static/{name}": lambda admin: "shelver.css",
 }
-"""Finds one that belongs to nobody, as an administrator; there must be a reviewer."""
+"""Finds one that belongs to nobody, as an administrator."""
 
 
 def named_in(path: str) -> Iterator[str]:

@@ -29,7 +29,7 @@ from shelver.ngrams import NgramSpec
 from shelver.taxonomy import Taxonomy
 
 # What tests of the service share. It needs the `service` extra, and stands apart for that.
-pytest_plugins = ["database_rig", "service_rig"]
+pytest_plugins = ["database_rig", "service_rig", "browser_rig"]
 
 if TYPE_CHECKING:
     from shelver.train.config import TrainConfig

@@ -33,7 +33,9 @@ Kind = Literal["sqlite", "postgresql", "mariadb"]
 
 CHOSEN: Final = os.environ.get("SHELVER_TEST_DATABASE")
 THRICE: Final = frozenset({"db", "log", "repeats"})
-TWICE: Final = frozenset({"accounts", "feedback", "job_routes", "jobs", "products", "reviews"})
+TWICE: Final = frozenset(
+    {"accounts", "feedback", "imports", "job_routes", "jobs", "products", "reviews", "traffic"}
+)
 """Modules of tests, without `test_service_`."""
 WAIT_S: Final = 60.0
 

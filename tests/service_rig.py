@@ -15,8 +15,8 @@ import pytest
 import structlog
 from fastapi.testclient import TestClient
 
-from shelver.service.accounts.identity import Role
-from shelver.service.accounts.tokens import KEY_PREFIX, Access, hash_of, random_token
+from shelver.service.accounts.identity import COOKIE, Role
+from shelver.service.accounts.tokens import KEY_PREFIX, PAGES, Access, hash_of, random_token
 from shelver.service.app import create_app
 from shelver.service.operations import set_up_logs
 from shelver.service.state import Service
@@ -101,14 +101,24 @@ def as_role(client: TestClient) -> Callable[..., TestClient]:
     return make
 
 
+@pytest.fixture
+def browsing(client: TestClient) -> Callable[..., TestClient]:
+    """Browsers of people who have signed in, by role; each call makes a new account. They follow no redirects."""
+
+    def make(role: Role, name: str = "") -> TestClient:
+        return browser(client, role, name=name)
+
+    return make
+
+
 def service_behind(client: TestClient) -> Service:
     service: Service = client.app.state.service  # type: ignore[attr-defined]
     return service
 
 
-def another(client: TestClient, headers: dict[str, str]) -> TestClient:
+def another(client: TestClient, headers: dict[str, str], *, follow: bool = True) -> TestClient:
     """A client of the same running service that sends these headers."""
-    other = TestClient(client.app, base_url="http://127.0.0.1", headers=headers)
+    other = TestClient(client.app, base_url="http://127.0.0.1", headers=headers, follow_redirects=follow)
     other.portal = client.portal  # the same event loop as the service's
     return other
 
@@ -144,3 +154,23 @@ def signed_in(client: TestClient, role: Role, *, name: str = "") -> TestClient:
     service = service_behind(client)
     user = make_user(service, role, name=name)
     return another(client, {"Authorization": f"Bearer {token_of(service, user)}", "X-User": user.id})
+
+
+BROWSER = {"Accept": "text/html,application/xhtml+xml", "Origin": "http://127.0.0.1"}
+"""What a browser sends from our own pages; to a host without https it says no Sec-Fetch-Site."""
+
+
+def browser(client: TestClient, role: Role | None, *, name: str = "") -> TestClient:
+    """A browser of somebody with this role, or of nobody; `headers["X-User"]` is his id."""
+    if role is None:
+        return another(client, BROWSER, follow=False)
+    service = service_behind(client)
+    user = make_user(service, role, name=name)
+    with service.database.writing() as session:
+        sign_in = SignIn(user_id=user.id, expires_at=now() + timedelta(hours=1))
+        session.add(sign_in)
+        session.flush()
+        token = service.tokens.sign(Access(user.id, sign_in.id, user.version), audience=PAGES, lifetime_s=3600)
+    made = another(client, {**BROWSER, "X-User": user.id}, follow=False)
+    made.cookies.set(COOKIE, token)
+    return made

@@ -22,9 +22,10 @@ MODULES: Final = sorted(PACKAGE.rglob("*.py"))
 # From the ground up; the rooms of one floor may use each other, as long as they do so in one direction.
 FLOORS: Final = (
     {"errors", "settings", "folders", "addresses", "objects"},
-    {"taxonomy", "attributes", "product", "images", "foreground", "ngrams"},
+    {"taxonomy", "attributes", "product", "images", "foreground", "windows", "ngrams"},
     {"decide", "calibrate", "metrics", "registry", "catalog", "datasets", "values", "extract"},
     {"pipeline"},
+    {"explain"},
     {"evaluate", "report", "monitor", "plots", "compare", "library"},
     {"train", "batch", "stream", "fetch", "service", "client"},
     {"retrain", "sweep"},
@@ -48,6 +49,8 @@ HOMES: Final = {
     "typer": {"cli"},
     "fastapi": {"service"},
     "sqlalchemy": {"service"},
+    "jinja2": {"service"},
+    "babel": {"service"},
     "ray": {"batch"},
     "faststream": {"stream"},
     "matplotlib": {"plots"},

@@ -13,7 +13,7 @@ Machines give `api_key=` in place of both. A token that has expired is renewed; 
 moment, or got lost, is made again where that is safe, and no answer is waited for longer than `timeout_s`.
 
 call.py           one request, and how its answer is read
-answers.py, records.py, reviewing.py, configuration.py
+accounts.py, answers.py, records.py, reviewing.py, configuration.py
                   what each operation sends, and what its answer is: the service's own payloads
 pictures.py       a picture as a path, an address or bytes
 errors.py         what is raised: `ApiError` where the service refused, `NoAnswerError` where none answered

@@ -18,6 +18,7 @@ from shelver.client.pictures import Picture, as_base64, fields_of
 from shelver.service.answers.payloads import (
     DecideOut,
     EmbedOut,
+    ExplainOut,
     PredictBatchOut,
     PredictOut,
     ProbabilitiesOut,
@@ -140,6 +141,20 @@ def decide(
     found: list[ProbabilitiesRow] = [checked(row, ProbabilitiesRow, f"rows[{i}]") for i, row in enumerate(rows)]
     body = {"probabilities": [said(row) for row in found], "policy": policy} | given(top_n=top_n)
     return ask("/v1/decide", DecideOut, body)
+
+
+def explain(
+    *,
+    title: str | None = None,
+    description: str | None = None,
+    brand: str | None = None,
+    picture: Picture | None = None,
+    node_id: str | None = None,
+    policy: str = "default",
+) -> Call[ExplainOut]:
+    """Which words and which region of the picture carry an answer: the decided one, or P(`node_id`)."""
+    asked = said(product(title=title, description=description, brand=brand, picture=picture))
+    return ask("/v1/explain", ExplainOut, asked | {"policy": policy} | given(node_id=node_id))
 
 
 def find_similar(

@@ -13,7 +13,7 @@ from typing import Any, Final, Generic, ParamSpec, Self, TypeVar, overload
 
 import httpx2
 
-from shelver.client import answers, configuration, exchange, following, records, reviewing
+from shelver.client import accounts, answers, configuration, exchange, following, records, reviewing
 from shelver.client.call import Call
 from shelver.client.exchange import Outcome, Pause, Renew, Send, Session, Steps
 from shelver.client.following import JobEvent
@@ -58,11 +58,13 @@ class _Operations:
     embed_image = _Method(answers.embed_image)
     probabilities = _Method(answers.probabilities)
     decide = _Method(answers.decide)
+    explain = _Method(answers.explain)
     find_similar = _Method(answers.find_similar)
     find_similar_to_product = _Method(answers.find_similar_to_product)
     create_product = _Method(records.create_product)
     list_products = _Method(records.list_products)
     read_product = _Method(records.read_product)
+    read_example = _Method(records.read_example)
     replace_product = _Method(records.replace_product)
     delete_product = _Method(records.delete_product)
     give_feedback = _Method(records.give_feedback)
@@ -80,6 +82,25 @@ class _Operations:
     register = _Method(records.register)
     read_me = _Method(records.read_me)
     export_me = _Method(records.export_me)
+    first_admin = _Method(accounts.first_admin)
+    read_sign_in_options = _Method(accounts.read_sign_in_options)
+    rename_me = _Method(accounts.rename_me)
+    change_password = _Method(accounts.change_password)
+    forgot_password = _Method(accounts.forgot_password)
+    reset_password = _Method(accounts.reset_password)
+    delete_me = _Method(accounts.delete_me)
+    list_sign_ins = _Method(accounts.list_sign_ins)
+    end_other_sign_ins = _Method(accounts.end_other_sign_ins)
+    list_users = _Method(accounts.list_users)
+    create_user = _Method(accounts.create_user)
+    read_user = _Method(accounts.read_user)
+    change_user = _Method(accounts.change_user)
+    create_password_token = _Method(accounts.create_password_token)
+    end_sign_ins = _Method(accounts.end_sign_ins)
+    list_keys = _Method(accounts.list_keys)
+    create_key = _Method(accounts.create_key)
+    revoke_key = _Method(accounts.revoke_key)
+    list_audit = _Method(accounts.list_audit)
     list_review_items = _Method(reviewing.list_review_items)
     count_review_items = _Method(reviewing.count_review_items)
     claim_review_items = _Method(reviewing.claim_review_items)
@@ -94,10 +115,12 @@ class _Operations:
     list_policies = _Method(configuration.list_policies)
     read_policy = _Method(configuration.read_policy)
     write_policy = _Method(configuration.write_policy)
+    preview_policy = _Method(configuration.preview_policy)
     delete_policy = _Method(configuration.delete_policy)
     read_taxonomy = _Method(configuration.read_taxonomy)
     search_nodes = _Method(configuration.search_nodes)
     read_node = _Method(configuration.read_node)
+    read_node_quality = _Method(configuration.read_node_quality)
 
 
 class Client(_Operations):
@@ -151,7 +174,7 @@ class Client(_Operations):
         self._run(exchange.sign_out(self._session))
 
     def send(self, call: Call[T]) -> T:
-        """Make any call: those of `answers`, `records`, `reviewing` and `configuration`, or one's own."""
+        """Make any call: those of this package's modules, such as `records`, or one's own."""
         return self._run(exchange.exchange(self._session, call))
 
     def follow_job(self, job_id: str, *, after: int = 0) -> Iterator[JobEvent]:

@@ -6,6 +6,7 @@ from urllib.parse import quote
 
 from shelver.client.call import Call, Stated, checked, get, given, nothing, part, post, reads
 from shelver.decide import Policy
+from shelver.service.models.node_payloads import NodeQualityOut
 from shelver.service.models.payloads import (
     ChangedOut,
     FoundNodes,
@@ -16,6 +17,7 @@ from shelver.service.models.payloads import (
     PolicyOut,
     TaxonomyOut,
 )
+from shelver.service.models.preview_payloads import PolicySource, PreviewOut
 
 
 def list_models() -> Call[ModelsOut]:
@@ -61,6 +63,27 @@ def write_policy(name: str, policy: Policy | Stated) -> Call[PolicyOut]:
     return Call("PUT", f"/v1/policies/{part(name)}", reads(PolicyOut), body=body, repeatable=True)
 
 
+def preview_policy(
+    name: str = "default",
+    *,
+    precision: float | None = None,
+    policy: Policy | Stated | None = None,
+    delta: float | None = None,
+    source: PolicySource | None = None,
+    days: int | None = None,
+    limit: int | None = None,
+    skip: int | None = None,
+) -> Call[PreviewOut]:
+    """What a policy, or a target precision in place of its thresholds, would change; nothing is saved."""
+    kept: Policy | None = None if policy is None else checked(policy, Policy, "policy")
+    body = {"name": name} | given(
+        precision=precision, delta=delta, source=source, days=days, limit=limit, skip=skip
+    )
+    if kept is not None:
+        body["policy"] = kept.model_dump(mode="json", exclude_defaults=True)
+    return post("/v1/policies/preview", PreviewOut, body)
+
+
 def delete_policy(name: str) -> Call[None]:
     """Forget a policy of the service."""
     return Call("DELETE", f"/v1/policies/{part(name)}", nothing)
@@ -79,3 +102,8 @@ def search_nodes(q: str, *, n: int = 20) -> Call[FoundNodes]:
 def read_node(node_id: str) -> Call[NodeDetail]:
     """A node: its path, its children, the attributes that apply to it."""
     return get(f"/v1/taxonomy/nodes/{quote(node_id)}", NodeDetail)
+
+
+def read_node_quality(node_id: str | None = None, *, days: int = 30) -> Call[NodeQualityOut]:
+    """Products, predictions, accuracy and confusions of a node and its children; of the whole tree without one."""
+    return get("/v1/taxonomy/quality", NodeQualityOut, **given(node_id=node_id), days=days)

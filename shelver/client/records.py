@@ -22,7 +22,7 @@ from shelver.client.call import (
 )
 from shelver.service.accounts.payloads import Account, Export
 from shelver.service.jobs.payloads import JobIn, JobPage, JobRead, UploadRead
-from shelver.service.products.payloads import ProductBody, ProductPage, ProductRead
+from shelver.service.products.payloads import ExampleOut, ProductBody, ProductPage, ProductRead
 from shelver.service.records.payloads import (
     Action,
     By,
@@ -40,15 +40,26 @@ def create_product(body: ProductBody | Stated, *, idempotency_key: str | None = 
 
 
 def list_products(
-    *, q: str | None = None, node_id: str | None = None, limit: int = 50, after: str | None = None
+    *,
+    q: str | None = None,
+    seller_product_id: str | None = None,
+    node_id: str | None = None,
+    limit: int = 50,
+    after: str | None = None,
 ) -> Call[ProductPage]:
-    """Products, newest first; `q` are words of the title or brand."""
-    return get("/v1/products", ProductPage, q=q, node_id=node_id, limit=limit, after=after)
+    """Products, newest first; `q` are words of the title or brand, `seller_product_id` is the seller's own id."""
+    params = {"q": q, "seller_product_id": seller_product_id, "node_id": node_id}
+    return get("/v1/products", ProductPage, **params, limit=limit, after=after)
 
 
 def read_product(product_id: str) -> Call[ProductRead]:
     """A product."""
     return get(f"/v1/products/{part(product_id)}", ProductRead)
+
+
+def read_example() -> Call[ExampleOut]:
+    """A product to try, of the installation's example catalog."""
+    return get("/v1/examples/random", ExampleOut)
 
 
 def replace_product(

@@ -33,10 +33,10 @@ def claim_review_items(
     return post("/v1/review/claim", ReviewItems, {"n": n, "group": group} | given(node_id=node_id))
 
 
-def release_review_items(prediction_ids: Sequence[str] | None = None) -> Call[Released]:
-    """Give claimed items back; all of them without ids."""
+def release_review_items(prediction_ids: Sequence[str] | None = None, *, skip: bool = False) -> Call[Released]:
+    """Give claimed items back; all of them without ids. What is skipped comes to the caller again last."""
     ids = None if prediction_ids is None else list(prediction_ids)
-    return post("/v1/review/release", Released, given(prediction_ids=ids))
+    return post("/v1/review/release", Released, {"skip": skip} | given(prediction_ids=ids))
 
 
 def decide_review_items(verdicts: Sequence[Verdict | Stated]) -> Call[DecidedItems]:

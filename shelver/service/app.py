@@ -38,10 +38,23 @@ from shelver.service.models import policies, taxonomy
 from shelver.service.models import routes as models
 from shelver.service.models.champion import open_models
 from shelver.service.openapi import describe, operation_id
+from shelver.service.pages import account, dashboard, feeds, home, issuer, listings, sell, static, tokens, training
+from shelver.service.pages import accounts as account_pages
+from shelver.service.pages import audit as audit_pages
+from shelver.service.pages import jobs as job_pages
+from shelver.service.pages import keys as key_pages
+from shelver.service.pages import log as log_pages
+from shelver.service.pages import models as model_pages
+from shelver.service.pages import policies as policy_pages
+from shelver.service.pages import review as review_pages
+from shelver.service.pages import taxonomy as taxonomy_pages
+from shelver.service.pages import users as user_pages
+from shelver.service.pages.problem import problem_page
 from shelver.service.problems import ServiceError, handle_problems
-from shelver.service.products import pictures, uploads
+from shelver.service.products import pictures, samples, uploads
 from shelver.service.products import routes as products
-from shelver.service.records import feedback, predictions, quality
+from shelver.service.records import feedback, labelled, predictions, quality, traffic
+from shelver.service.records.held import Held
 from shelver.service.records.log import PredictionLog
 from shelver.service.reviews import routes as review
 from shelver.service.reviews.waiting import Waiting
@@ -64,8 +77,11 @@ _ROUTERS: Final = (
     predictions.router,
     products.router,
     pictures.router,
+    samples.router,
     feedback.router,
     quality.router,
+    labelled.router,
+    traffic.router,
     review.router,
     similar.router,
     models.router,
@@ -73,6 +89,27 @@ _ROUTERS: Final = (
     policies.router,
     jobs.router,
     uploads.router,
+    # The web application.
+    static.router,
+    home.router,
+    account_pages.router,
+    issuer.router,
+    tokens.router,
+    account.router,
+    user_pages.router,
+    key_pages.router,
+    audit_pages.router,
+    job_pages.router,
+    dashboard.router,
+    training.router,
+    model_pages.router,
+    policy_pages.router,
+    taxonomy_pages.router,
+    review_pages.router,
+    sell.router,
+    listings.router,
+    feeds.router,
+    log_pages.router,
 )
 
 
@@ -95,6 +132,8 @@ def opened(settings: ServiceSettings, metrics: CollectorRegistry) -> Iterator[Se
         log = stack.enter_context(
             PredictionLog(database, settings.data / operations.LOG, keep_days=keep_days, also=waiting.add)
         )
+        held = Held(log.write)
+        stack.callback(held.close)
         answering = Answering(models.current, metrics, repeats=Repeats(RepeatStore(database, metrics)))
         stack.callback(answering.close)
         fetching = Fetching(metrics, networks=settings.picture_networks, n_at_once=settings.picture_fetches)
@@ -127,6 +166,7 @@ def opened(settings: ServiceSettings, metrics: CollectorRegistry) -> Iterator[Se
             pictures=picture_store,
             answering=answering,
             fetching=fetching,
+            held=held,
             waiting=waiting,
             lookalikes=lookalikes,
             issuer=issuer,
@@ -181,6 +221,7 @@ def create_app(settings: ServiceSettings) -> FastAPI:
         generate_unique_id_function=operation_id,
     )
     handle_problems(app)
+    app.state.problem_page = problem_page
     app.add_middleware(BodyLimits, max_bytes=settings.body_max_bytes)
     app.add_middleware(Gate)
     app.add_middleware(operations.Requests, metrics=metrics)  # the last added is the outermost

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 SMALL_BYTES: Final = 64 * 2**10
 """Of strangers, and of everybody where nothing large is taken."""
-LARGE: Final = (*sorted(GATED), "/v1/products", "/v1/similar", "/v1/uploads")
-MIDDLE: Final = {"/v1/policies": 2**20}
+LARGE: Final = (*sorted(GATED), "/v1/products", "/v1/similar", "/v1/uploads", "/sell", "/listings", "/feeds")
+MIDDLE: Final = {"/v1/policies": 2**20, "/policies": 2**21}
 """Costs or thresholds of all nodes of a large tree; only administrators write them."""
 PATIENCE_S: Final = 30.0
 SLOWEST_BYTES_S: Final = 16 * 2**10

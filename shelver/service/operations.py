@@ -24,7 +24,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from shelver.service.accounts.identity import allowed
 from shelver.service.logs import set_up_logs as set_up_logs
-from shelver.service.problems import MEDIA_TYPE, ServiceError, internal, problem_response, responses
+from shelver.service.problems import ServiceError, internal, problem_response, responses
 from shelver.service.state import Service, ServiceDep
 from shelver.service.tables.declarative import new_id
 
@@ -71,7 +71,7 @@ class Requests:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 headers = MutableHeaders(scope=message)
-                if status == 413 and headers.get("Content-Type") != MEDIA_TYPE:
+                if status == 413 and headers.get("Content-Type", "").startswith("text/plain"):
                     # The framework's own limit answers before any handler of problems could.
                     await problem_response(Request(scope), "too_large", _TOO_LARGE)(scope, receive, sending)
                     too_large = True

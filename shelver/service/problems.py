@@ -6,11 +6,11 @@ request_id. The text of an error that nobody expected is logged and never sent.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import structlog
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
@@ -41,7 +41,9 @@ CODES: Final[dict[str, Code]] = {
     "busy": Code(503, "The service is busy"),
     "changed_meanwhile": Code(412, "It was changed since the caller read it"),
     "conflict": Code(409, "Something else was changed at the same time"),
+    "cross_site": Code(403, "The change comes from another site"),
     "database_unavailable": Code(503, "The database does not answer"),
+    "id_taken": Code(409, "Another product of the seller has this id"),
     "internal": Code(500, "The service made a mistake"),
     "invalid_input": Code(422, "The input cannot be used"),
     "issuer_unavailable": Code(503, "The issuer of OpenID Connect does not answer"),
@@ -161,8 +163,8 @@ def problem_response(
     headers: Mapping[str, str] | None = None,
     fields: Sequence[WrongField] | None = None,
     reason: str | None = None,
-) -> JSONResponse:
-    """A problem document as the answer to a request."""
+) -> Response:
+    """A problem document as the answer to a request; a page of the same, where a browser asks for a page."""
     known = CODES[code]
     problem = Problem(
         type=f"urn:shelver:problem:{code}",
@@ -179,7 +181,17 @@ def problem_response(
     if problem.status == 401:
         shown.setdefault("WWW-Authenticate", "Bearer")
     request.scope["problem_code"] = code  # for the log
+    if wants_page(request):
+        page: Callable[[Request, Problem], Response] = request.app.state.problem_page
+        answer = page(request, problem)
+        answer.headers.update(shown)
+        return answer
     return JSONResponse(problem.model_dump(exclude_none=True), problem.status, shown, media_type=MEDIA_TYPE)
+
+
+def wants_page(request: Request) -> bool:
+    """Whether it is a browser that shows the answer to a person."""
+    return not request.url.path.startswith("/v1/") and "text/html" in request.headers.get("accept", "")
 
 
 def code_of(error: ShelverError) -> str | None:
@@ -189,7 +201,7 @@ def code_of(error: ShelverError) -> str | None:
     return next((code for kind, code in _CODES_OF_ERRORS if isinstance(error, kind)), None)
 
 
-def response_of(request: Request, error: ShelverError) -> JSONResponse:
+def response_of(request: Request, error: ShelverError) -> Response:
     """The answer to a request that ended in one of our errors."""
     if isinstance(error, ServiceError):
         headers = {"Retry-After": str(error.retry_after_s)} if error.retry_after_s is not None else None
@@ -238,7 +250,7 @@ def example_problem(code: str) -> dict[str, Any]:
     }
 
 
-def internal(request: Request, error: Exception) -> JSONResponse:
+def internal(request: Request, error: Exception) -> Response:
     """The answer to a request that ended in an error that nobody expected; the error itself goes to the log."""
     log.error("unexpected error", error=type(error).__name__, exc_info=error)
     return problem_response(
@@ -250,11 +262,11 @@ def handle_problems(app: FastAPI) -> None:
     """Let the errors of an application become problem documents; `operations` catches those of no known kind."""
 
     @app.exception_handler(ShelverError)
-    def of_ours(request: Request, error: ShelverError) -> JSONResponse:
+    def of_ours(request: Request, error: ShelverError) -> Response:
         return response_of(request, error)
 
     @app.exception_handler(RequestValidationError)
-    def of_validation(request: Request, error: RequestValidationError) -> JSONResponse:
+    def of_validation(request: Request, error: RequestValidationError) -> Response:
         # Without the input, which may be a password; and only some: a body may have a million unknown keys.
         found = error.errors()
         form = form_wanted(request)
@@ -277,7 +289,7 @@ def handle_problems(app: FastAPI) -> None:
         )
 
     @app.exception_handler(HTTPException)
-    def of_http(request: Request, error: HTTPException) -> JSONResponse:
+    def of_http(request: Request, error: HTTPException) -> Response:
         code = _CODES_OF_STATUS.get(error.status_code, "bad_request" if error.status_code < 500 else "internal")
         detail = f"{CODES[code].title}."
         if code == "not_found":
@@ -288,13 +300,13 @@ def handle_problems(app: FastAPI) -> None:
         return problem_response(request, code, detail, status=error.status_code, headers=error.headers)
 
     @app.exception_handler(IntegrityError)
-    def of_conflict(request: Request, error: IntegrityError) -> JSONResponse:
+    def of_conflict(request: Request, error: IntegrityError) -> Response:
         log.warning("conflict", error=type(error.orig).__name__)
         detail = "Something else was changed at the same time. Try again."
         return problem_response(request, "conflict", detail, headers={"Retry-After": "1"})
 
     @app.exception_handler(DataError)
-    def of_data(request: Request, error: DataError) -> JSONResponse:
+    def of_data(request: Request, error: DataError) -> Response:
         log.warning("data refused", error=type(error.orig).__name__)
         return problem_response(
             request, "invalid_input", "A value that the database cannot hold: too long, too large, or a NUL."
@@ -304,7 +316,7 @@ def handle_problems(app: FastAPI) -> None:
     @app.exception_handler(InterfaceError)
     @app.exception_handler(InternalError)
     @app.exception_handler(PoolTimeoutError)
-    def of_database(request: Request, error: Exception) -> JSONResponse:
+    def of_database(request: Request, error: Exception) -> Response:
         if is_conflict(error):  # a deadlock
             log.warning("conflict", error=type(error).__name__)
             detail = "Something else was changed at the same time. Try again."

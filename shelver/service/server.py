@@ -9,7 +9,7 @@ import os
 import socket
 import sys
 from types import FrameType
-from typing import Final
+from typing import Final, TextIO
 
 import uvicorn
 from fastapi import FastAPI
@@ -31,13 +31,17 @@ SWITCH_S: Final = 0.001
 Python has by default, a request that needs no model waits for batches again and again."""
 
 
-def serve(settings: ServiceSettings) -> None:
+def serve(settings: ServiceSettings, *, logs: TextIO | None = None) -> None:
     """Answer until SIGTERM or SIGINT; what has begun by then is finished first.
+
+    Args:
+        settings: of the installation.
+        logs: where the log goes in place of standard error.
 
     Raises:
         ShelverError: it cannot start.
     """
-    set_up_logs()
+    set_up_logs(stream=logs)
     app = create_app(settings)
     sys.setswitchinterval(SWITCH_S)
     # What is there by now stays for ever: looking through all of it for garbage would stop everything for 0.15 s.

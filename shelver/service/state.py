@@ -20,6 +20,8 @@ from shelver.service.jobs.events import Follower
 from shelver.service.limits import Limits
 from shelver.service.lookalikes.keeper import Lookalikes
 from shelver.service.models.champion import Models
+from shelver.service.models.kept import Kept
+from shelver.service.records.held import Held
 from shelver.service.records.log import MAX_WAITING, PredictionLog
 from shelver.service.reviews.waiting import Waiting
 from shelver.settings import ServiceSettings
@@ -43,9 +45,12 @@ class Service:
         issuer, mail: of OpenID Connect, and the hook for mail; None where the installation has none.
         answering: answers products, many at once.
         fetching: fetches pictures that come as addresses.
+        held: answers to what somebody is still typing.
         waiting, lookalikes: what waits for reviewers, and what products look like.
         follower: looks for events of the jobs that somebody follows.
+        previews: what previews of policies have read of the log.
         streams, uploading: how many streams of events are open, and how many feeds come in.
+        explaining: how many explanations are made or wait for that.
     """
 
     settings: ServiceSettings
@@ -60,13 +65,16 @@ class Service:
     pictures: PictureStore
     answering: Answering
     fetching: Fetching
+    held: Held
     waiting: Waiting
     lookalikes: Lookalikes
     issuer: Issuer | None
     mail: MailHook | None
     follower: Follower = field(default_factory=Follower)
+    previews: Kept = field(default_factory=Kept)
     streams: Bounded = field(default_factory=lambda: Bounded("streams of events", a_caller=8, in_all=200))
     uploading: Bounded = field(default_factory=lambda: Bounded("uploads", a_caller=2, in_all=20))
+    explaining: Bounded = field(default_factory=lambda: Bounded("explanations", a_caller=2, in_all=8))
 
     def checks(self) -> dict[str, bool]:
         """What must be well before requests can be answered."""

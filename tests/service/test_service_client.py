@@ -38,6 +38,7 @@ from shelver.client import (
     NotSignedInError,
     UnavailableError,
     Verdict,
+    accounts,
     answers,
     configuration,
     product,
@@ -463,7 +464,7 @@ def test_every_call_is_an_operation_of_the_document(tmp_path: Path) -> None:
     file = tmp_path / "feed.csv"
     file.touch()
     examples: dict[str, Any] = {"path": file, "body": ProductBody(), "policy": Policy(), "action": "accept"}
-    for module in (answers, records, reviewing, configuration):
+    for module in (accounts, answers, records, reviewing, configuration):
         for name, make in vars(module).items():
             if (
                 not inspect.isfunction(make)
@@ -523,7 +524,7 @@ def test_a_body_is_a_model_or_a_mapping() -> None:
     [
         (
             lambda: records.create_product({"titel": "Chair"}),
-            "body.titel: .* Allowed: ProductBody, or a mapping with its fields: title, ",
+            "body.titel: .* Allowed: ProductBody, or a mapping with its fields: seller_product_id, title, ",
         ),
         (lambda: records.create_product(product(title="Chair")), "body: .*ProductBody"),  # type: ignore[arg-type]
         (lambda: records.create_product("Chair"), "body: .*ProductBody"),  # type: ignore[arg-type]
@@ -612,6 +613,72 @@ def test_who_registers_may_sign_in(live: Live) -> None:
         with pytest.raises(ApiError):
             shelver.register(email="new@example.org", name="New", password="x")
         assert shelver.send(get("/v1/uploads", dict))["items"] == []
+
+
+def test_an_administrator_minds_accounts_keys_and_the_audit(live: Live) -> None:
+    root = live.person("admin")
+    with Client(live.url, **root) as shelver:
+        made = shelver.create_user("rob@example.org", "Rob", role="reviewer")
+        assert [one.id for one in shelver.list_users(state="new", q="rob").items] == [made.user_id]
+        newer = shelver.create_password_token(made.user_id)
+        with Client(live.url) as rob:
+            with pytest.raises(ApiError) as refused:
+                rob.reset_password(made.token, PASSWORD)
+            assert refused.value.code == "token_unusable"
+            rob.reset_password(newer.token, PASSWORD)
+            rob.sign_in("rob@example.org", PASSWORD)
+            assert rob.rename_me("Robert").name == "Robert"
+            (here,) = rob.list_sign_ins().items
+            assert (here.this, here.address) == (True, "127.0.0.1")
+            shelver.end_sign_ins(made.user_id)
+            with pytest.raises(NotSignedInError):
+                rob.read_me()
+        assert shelver.change_user(made.user_id, role="seller").role == "seller"
+        assert shelver.change_user(made.user_id, disabled=True).disabled_at is not None
+        assert shelver.read_user(made.user_id).name == "Robert"
+        assert shelver.list_users(role="seller", limit=1).items[0].id == made.user_id
+        key = shelver.create_key("nightly sync", days=1)
+        with Client(live.url, api_key=key.key) as machine:
+            assert machine.read_me().role == "service"
+        shelver.revoke_key(key.id)
+        assert [(one.name, one.revoked_at is None) for one in shelver.list_keys()] == [("nightly sync", False)]
+        lines = shelver.list_audit(subject=made.user_id)
+        assert [line.action for line in lines.items[:2]] == ["user.disabled", "user.role"]
+        assert lines.items[1].detail == {"from": "reviewer", "to": "seller"}
+        me = shelver.read_me()
+        of_root = shelver.list_audit(user_id=me.id, start=me.created_at, limit=3)
+        assert {line.user_name for line in of_root.items} == {me.name}
+        assert len(shelver.list_audit(user_id=me.id, limit=3, after=of_root.next).items) == 3
+        assert shelver.list_audit(end=me.created_at).items == []
+        assert shelver.read_sign_in_options().openid is False
+        for refusal in (
+            lambda: shelver.first_admin(token="sho_x", email="a@example.org", name="A", password=PASSWORD),
+            lambda: shelver.forgot_password("a@example.org"),
+        ):
+            with pytest.raises(ApiError):
+                refusal()
+
+
+def test_a_person_minds_his_own_account_with_either_client(live: Live) -> None:
+    person = live.person()
+
+    async def minding() -> int:
+        async with AsyncClient(live.url) as shelver, AsyncClient(live.url, **person) as other:
+            await shelver.sign_in(**person)
+            await other.read_me()
+            n_sign_ins = len((await shelver.list_sign_ins()).items)
+            await shelver.end_other_sign_ins()
+            assert len((await shelver.list_sign_ins()).items) == 1
+            await shelver.change_password(PASSWORD, "another good password")
+            await shelver.sign_in(person["email"], "another good password")
+            with pytest.raises(NotSignedInError):
+                await shelver.delete_me("not the password")
+            await shelver.delete_me("another good password")
+            with pytest.raises(NotSignedInError):
+                await shelver.read_me()
+            return n_sign_ins
+
+    assert asyncio.run(minding()) == 2
 
 
 def test_operations_without_a_method_stand_in_the_documentation(tmp_path: Path) -> None:

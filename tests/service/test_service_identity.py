@@ -21,6 +21,8 @@ from shelver.service.tables.accounts import ApiKey, SignIn, User
 from shelver.service.tables.declarative import now
 
 ROLES = ("seller", "reviewer", "admin", "service")
+ENDS = ("/v1/logout", "/v1/me/delete", "/v1/password", "/sign-out", "/account/delete", "/account/password")
+"""Routes that may end the sign-in of who calls them."""
 
 
 def app_of(client: TestClient) -> FastAPI:
@@ -139,7 +141,7 @@ def test_every_route_lets_in_whom_it_names_and_nobody_else(
         # Whom it does not belong to asks first, as long as it is there.
         for who in ("other seller", "service", "reviewer", "admin", "owner"):
             role = "seller" if who in ("owner", "other seller") else who
-            person = as_role(role) if path in ("/v1/logout", "/v1/me/delete", "/v1/password") else people[who]
+            person = as_role(role) if path in ENDS else people[who]
             if not (public or role in rule.roles):
                 expected = is_not_allowed
             elif owned and who in ("other seller", "service"):

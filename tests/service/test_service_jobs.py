@@ -118,7 +118,7 @@ def test_an_attempt_that_lost_its_lease_can_write_nothing(seller: TestClient, se
         lambda: give_back(database, old),
         lambda: put_back(database, old, "x"),
         lambda: stopped(database, old),
-        lambda: add_products(database, old, [], owner_id=old.owner_id, settle=(0, 1), fraction=None, words=""),
+        lambda: add_products(database, old, [], owner_id=old.owner_id, settle=(0, 1), note=lambda _: {}),
     )
     for change in changes:
         with pytest.raises(LeaseLostError):
@@ -235,8 +235,7 @@ def test_products_of_an_import_are_added_with_its_cursor_or_not_at_all(
             [one],
             owner_id=lease.owner_id,
             settle=settle,
-            fraction=None,
-            words="one",
+            note=lambda _: {},
         )
 
     add((0, 5))
@@ -270,4 +269,4 @@ def test_the_owner_of_a_job_may_be_gone_by_the_time_it_runs(seller: TestClient, 
     assert owner_may(service.database, lease) is None
     assert watch(service.database, lease) == "cancel"
     with pytest.raises(LeaseLostError):
-        add_products(service.database, lease, [], owner_id=lease.owner_id, settle=(0, 1), fraction=None, words="")
+        add_products(service.database, lease, [], owner_id=lease.owner_id, settle=(0, 1), note=lambda _: {})
