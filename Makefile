@@ -16,13 +16,16 @@ COMPILE := $(BIN)/pip-compile --quiet --upgrade --generate-hashes --allow-unsafe
 
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help demo test drills databases bench lint lock clean
+.PHONY: help demo screens test drills databases bench lint lock clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' Makefile
 
 demo: $(READY) ## generate a catalog, learn it, judge it and use it, without a network; see demo/
 	$(BIN)/shelver demo --out demo
+
+screens: $(READY) ## pictures of every page of the web application, into docs/screens/; needs Chromium
+	$(BIN)/python tests/e2e/screens.py --demo demo
 
 test: $(READY) ## run the tests, all but the drills
 	$(ONE_THREAD) $(BIN)/python -m pytest -m 'not drill' -n $(JOBS) --dist loadfile

@@ -9,5 +9,6 @@ run.py       the entry: one process a catalog and system, rows in results.json
 one.py       what such a process runs
 machine.py   on what it was measured
 table.py     results.json as tables, on the screen and in docs/benchmarks.md
+search.py    how fast nodes of a large tree are found as somebody types
 pictures.py  the picture path against decoding plus bare ONNX Runtime
 """
