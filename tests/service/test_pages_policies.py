@@ -197,3 +197,14 @@ def test_a_policy_of_a_large_tree_is_saved_by_the_page(browsing: Browsing, servi
     assert looked.status_code == 200, looked.text[:500]
     assert saved(admin, looked.text, "tax", policy=text).status_code == 303
     assert service.models.policy("tax").strict == {node_id: 0.9}
+
+
+def test_a_promise_that_somebody_typed_is_not_kept(browsing: Browsing, service: Service) -> None:
+    admin = browsing("admin")
+    promise = {"precision": 0.99, "model_version": service.models.current().model_version, "catalog_version": "x"}
+    promise |= {"split": "test", "n_products": 1000, "n_decided": 900, "n_right": 899, "coverage": 0.9}
+    text = json.dumps({"thresholds": [0.0], "promise": promise})
+    page = admin.get("/policies/default").text
+    assert saved(admin, page, "default", policy=text).status_code == 303
+    assert service.models.policy("default").thresholds == (0.0,)
+    assert service.models.policy("default").promise is None

@@ -174,8 +174,22 @@ def save_policy(
             problem=problem,
             status=409 if problem and sure else 422,
         )
+    if not _is_carried(name, read, kept, service, session):
+        read = read.model_copy(update={"promise": None})
     write_policy(name, read, service, identity, session)
     return redirect(f"/policies/{name}", done="policy-saved")
+
+
+def _is_carried(name: str, read: Policy, kept: PolicyOut, service: Service, session: Session) -> bool:
+    """Whether what a policy promises is what was found for it, and not what somebody typed or left standing."""
+    if read.promise is None or read == kept.policy:
+        return True
+    asked = PreviewIn(name=name, precision=read.promise.precision, limit=1)
+    try:
+        found = previewed(session, service.models.current(), service.previews, asked)
+    except ServiceError:  # a new name, or a decoder that has no preview
+        return False
+    return found.promised and found.policy == read
 
 
 @router.post("/policies/{name}/reset", include_in_schema=False)
