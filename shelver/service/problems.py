@@ -183,9 +183,12 @@ def problem_response(
     request.scope["problem_code"] = code  # for the log
     if wants_page(request):
         page: Callable[[Request, Problem], Response] = request.app.state.problem_page
-        answer = page(request, problem)
-        answer.headers.update(shown)
-        return answer
+        try:
+            answer = page(request, problem)
+            answer.headers.update(shown)
+            return answer
+        except Exception as error:  # a page that fails must not hide what it was to tell
+            log.error("no page of a problem", error=type(error).__name__, exc_info=error)
     return JSONResponse(problem.model_dump(exclude_none=True), problem.status, shown, media_type=MEDIA_TYPE)
 
 

@@ -191,3 +191,12 @@ def test_static_files_are_kept_by_browsers(client: TestClient) -> None:
     assert (again.status_code, again.content) == (304, b"")
     for name in ("nothing.css", "..%2fapp.py", "app.py", "%2e%2e"):
         assert client.get(f"/static/{name}").status_code in (404, 422), name
+
+
+def test_a_page_of_a_problem_that_cannot_be_made_leaves_the_problem(client: TestClient) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("no page")
+
+    client.app.state.problem_page = broken  # type: ignore[attr-defined]
+    answer = browser(client, None).get("/nowhere")
+    assert (answer.status_code, answer.json()["code"]) == (404, "not_found")

@@ -68,7 +68,7 @@ class Words:
         return format_percent(round(share, digits + 2), locale=self.language, decimal_quantization=False)
 
     def when(self, at: datetime) -> Markup:
-        """A moment as a `<time>`, in UTC; the script `times.js` turns it into the reader's own time."""
+        """A moment as a `<time>`, in UTC; the script `page.js` turns it into the reader's own time."""
         said = format_datetime(at, "d MMM yyyy, HH:mm", locale=self.language)
         return Markup('<time datetime="{}" title="UTC">{}</time>').format(at.isoformat(), said)
 

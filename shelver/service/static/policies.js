@@ -5,7 +5,7 @@ import { showTimes } from "/static/page.js";
 const WAIT_MS = 200;
 const language = document.documentElement.lang;
 const percents = new Intl.NumberFormat(language, { style: "percent", minimumFractionDigits: 0, maximumFractionDigits: 1 });
-const numbers = new Intl.NumberFormat(language, { maximumFractionDigits: 3 });
+const numbers = new Intl.NumberFormat(language, { maximumFractionDigits: 4 });
 const section = document.querySelector(".policy-preview");
 const slider = document.querySelector("#target");
 // The text as this page wrote it, last; nothing where it came back because it is wrong.
